@@ -1,0 +1,1 @@
+"""The member table, wherever it lives: this process, one mapped file, or Redis."""
