@@ -7,6 +7,10 @@ class ConfigError(ValueError):
     """A constructor was given something it cannot work with. The message reads ``name must be X, got Y``."""
 
 
+class ConfigWarning(UserWarning):
+    """A configuration works but says something that is probably not meant, such as a rule that can never apply."""
+
+
 class RequestRefused(Exception):
     """The client sent what cannot be mapped or forwarded safely.
 
@@ -35,6 +39,10 @@ class UpstreamError(Exception):
     connect_level = False
     proxy_status = "proxy_internal_error"
     event = "upstream_error"
+    #: Whether a byte of an answer had come. Set on the instance by whoever raises it.
+    answered = False
+    #: Whether the connection had served an earlier request, and may only have gone stale.
+    reused = False
     #: Seconds for ``Retry-After``, where waiting helps.
     retry_after: int | None = None
 
