@@ -1,0 +1,394 @@
+"""One exchange, whoever asked for it: lease, send, try again where that is safe, stream, end everything once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from proxymw.errors import (
+    ClientAborted,
+    ConfigError,
+    ConnectTimeout,
+    FirstByteTimeout,
+    NameUnresolved,
+    NoMember,
+    RequestRefused,
+    UpstreamError,
+)
+from proxymw.exchange.events import event_line, request_values
+from proxymw.exchange.inbound import ALLOW, answer, check, refuse
+from proxymw.exchange.limits import Limits
+from proxymw.exchange.request import Request, RequestWriter
+from proxymw.exchange.transport import Sender, default_transport
+from proxymw.rules.headers import HeaderList, status_line
+from proxymw.rules.policy import Policy
+from proxymw.rules.retrying import RetryBudget, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from proxymw.exchange.response import Response
+    from proxymw.rules.origins import Origin
+    from proxymw.rules.reversing import ReverseMap
+
+_log: Final = logging.getLogger("proxymw.upstream")
+
+
+class Lease(Protocol):
+    """One member held for one attempt. ``finish`` is called exactly once for each lease."""
+
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def app(self) -> WSGIApplication | None:
+        """Where the member is a WSGI application: it is called instead of sending to ``origin``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def pool(self) -> str: ...
+    @property
+    def limits(self) -> Limits | None: ...
+    @property
+    def set_headers(self) -> HeaderList:
+        """Fields to add to the response, such as a sticky cookie."""
+
+    def finish(
+        self,
+        error: UpstreamError | None = None,
+        *,
+        status: int = 0,
+        sent: int = 0,
+        received: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """The attempt is over. ``sent`` counts the request's bytes, ``received`` the status line and the body."""
+
+
+class Destination(Protocol):
+    """Where a rule sends: one origin, or a pool that picks a member."""
+
+    def lease(self, environ: WSGIEnvironment, tried: tuple[Any, ...]) -> Lease:
+        """A member for this request, other than those of the leases ``tried``. Raises ``NoMember``."""
+
+
+class SingleOrigin:
+    """The destination that is one origin. Its lease is itself: there is nothing to count."""
+
+    __slots__ = ("limits", "name", "origin")
+    app: WSGIApplication | None = None
+    pool = ""
+    set_headers: HeaderList = []  # noqa: RUF012 (never changed)
+
+    def __init__(self, origin: Origin, *, limits: Limits | None = None) -> None:
+        self.origin = origin
+        self.name = origin.url
+        self.limits = limits
+
+    def __repr__(self) -> str:
+        return f"<SingleOrigin {self.origin}>"
+
+    def lease(self, environ: WSGIEnvironment, tried: tuple[Any, ...]) -> SingleOrigin:
+        return self
+
+    def finish(
+        self,
+        error: UpstreamError | None = None,
+        *,
+        status: int = 0,
+        sent: int = 0,
+        received: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOptions:
+    """How a rule wants its requests forwarded.
+
+    ``preserve_host`` sends the client's Host, ``host`` another one; else it is the target's. ``reverse`` maps the
+    response's Location and cookies back. ``prefix`` is the public prefix, for X-Forwarded-Prefix. Seconds as in
+    ``Limits``; they go before those of a member. ``websocket`` allows tunnels.
+    """
+
+    preserve_host: bool = False
+    host: str | None = None
+    reverse: ReverseMap | None = None
+    prefix: str = ""
+    connect: float | None = None
+    first_byte: float | None = None
+    between_bytes: float | None = None
+    total: float | None = None
+    websocket: bool = True
+    #: The clocks above, or None where none is given.
+    limits: Limits | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.host is not None and (not isinstance(self.host, str) or not _is_authority(self.host)):
+            raise ConfigError(f"host must be a host name with or without a port, got {self.host!r}")
+        clocks = (self.connect, self.first_byte, self.between_bytes, self.total)
+        object.__setattr__(self, "limits", Limits(*clocks) if any(c is not None for c in clocks) else None)
+
+
+def _is_authority(text: str) -> bool:
+    from proxymw.exchange.inbound import _HOST
+
+    return _HOST(text) is not None
+
+
+DEFAULT: Final = ForwardOptions()
+
+
+class Forwarder:
+    """Forwards requests; one for each skin that does.
+
+    The origin's Date and Server are passed on, except that gunicorn puts its own in their place; Date is added where it
+    is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here. ``early_hints`` hands
+    the Link fields of a 103 to a server that takes them (``wsgi.early_hints``). ``max_body``: 413 for a larger one.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: Sender | None = None,
+        policy: Policy | None = None,
+        retry: RetryPolicy | None = None,
+        max_body: int | None = None,
+        early_hints: bool = False,
+    ) -> None:
+        self._given_transport = transport
+        self.policy = policy or Policy.modern()
+        self.retry = retry or RetryPolicy()
+        self.early_hints = early_hints
+        self._budget = RetryBudget(self.retry.budget)
+        self._writer = RequestWriter(self.policy, max_body=max_body)
+
+    @property
+    def transport(self) -> Sender:
+        return self._given_transport or default_transport()
+
+    def __call__(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        destination: Destination,
+        target: str,
+        options: ForwardOptions = DEFAULT,
+    ) -> Iterable[bytes]:
+        """Forward the request to ``destination`` as ``target``: origin-form, query included.
+
+        Answers for itself where there is no response: the refusal of the request, or the status of the failure.
+        """
+        try:
+            check(environ, self.policy)
+            if environ.get("HTTP_MAX_FORWARDS") == "0" and environ["REQUEST_METHOD"] == "OPTIONS":
+                return answer(environ, start_response, 200, allow=ALLOW)
+            host = environ.get("HTTP_HOST") if options.preserve_host else options.host
+            request = self._writer.request(environ, target, host=host, prefix=options.prefix)
+            return self._exchange(environ, start_response, destination, request, options)
+        except RequestRefused as refusal:
+            return refuse(environ, start_response, refusal)
+        except UpstreamError as error:
+            return self._fail(environ, start_response, error)
+
+    def _exchange(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        destination: Destination,
+        request: Request,
+        options: ForwardOptions,
+    ) -> Iterable[bytes]:
+        """Try members until one answers. Raises the first true error."""
+        began = time.monotonic()
+        self._budget.deposit()
+        tried: tuple[Lease, ...] = ()
+        first_error: UpstreamError | None = None
+        replays = 0
+        while True:
+            try:
+                lease = destination.lease(environ, tried)
+            except NoMember:
+                if first_error is not None:
+                    raise first_error from None
+                raise
+            if lease.app is not None:
+                return _call_app(lease, environ, start_response)
+            try:
+                response = self._send(environ, lease, request, options)
+            except UpstreamError as error:
+                lease.finish(error, seconds=time.monotonic() - began)
+                first_error = first_error or error
+                tried += (lease,)
+                replays += not error.connect_level
+                if not self._again(error, request, tried, replays - 1, destination):
+                    self._note(environ, lease, len(tried), began)
+                    raise first_error from None
+                _log_attempt(environ, lease, error)
+            except BaseException:
+                lease.finish(ClientAborted("the request was given up"), seconds=time.monotonic() - began)
+                raise
+            else:
+                self._note(environ, lease, len(tried) + 1, began)
+                return self._deliver(environ, start_response, lease, response, options, began)
+
+    def _send(self, environ: WSGIEnvironment, lease: Lease, request: Request, options: ForwardOptions) -> Response:
+        limits = lease.limits
+        if options.limits is not None:
+            limits = options.limits.over(limits)
+        own = not environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
+        transport = self._given_transport or default_transport()
+        if self.early_hints and "wsgi.early_hints" in environ:
+            return transport.send(lease.origin, request, limits, interim=_hints(environ["wsgi.early_hints"]), own=own)
+        return transport.send(lease.origin, request, limits, own=own)
+
+    def _again(
+        self, error: UpstreamError, request: Request, tried: tuple[Lease, ...], replays: int, destination: Destination
+    ) -> bool:
+        """Whether the request goes out once more: it cannot have run, or running it twice is harmless."""
+        if error.connect_level:
+            # The same origin would refuse again.
+            return (
+                request.replayable and len(tried) <= self.retry.failover and not isinstance(destination, SingleOrigin)
+            )
+        return self.retry.may_replay(error, method=request.method, replayable=request.replayable, replays=replays) and (
+            error.reused or self._budget.withdraw()
+        )
+
+    def _note(self, environ: WSGIEnvironment, lease: Lease, attempts: int, began: float) -> None:
+        """What the access log and the metrics want to know."""
+        environ["proxymw.pool"] = lease.pool
+        environ["proxymw.member"] = lease.name
+        environ["proxymw.attempts"] = attempts
+        environ["proxymw.upstream_ms"] = (time.monotonic() - began) * 1000
+
+    def _deliver(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        lease: Lease,
+        response: Response,
+        options: ForwardOptions,
+        began: float,
+    ) -> Iterable[bytes]:
+        """Send the head on, and the body as it comes. From here on a failure can only be shown as a cut."""
+        body = _Body(environ, lease, response, began)
+        try:
+            start_response(status_line(response.status), self._headers(environ, lease, response, options))
+        except BaseException:
+            body.close()
+            raise
+        if response.body is not None:
+            body.close()
+            return [response.body]
+        return body
+
+    def _headers(
+        self, environ: WSGIEnvironment, lease: Lease, response: Response, options: ForwardOptions
+    ) -> HeaderList:
+        headers = response.headers
+        if options.reverse is not None:
+            public = f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST', '')}"
+            script_name = environ.get("SCRIPT_NAME", "")
+            headers = options.reverse.apply(
+                headers, origin=lease.origin, script_name=script_name, public=public, policy=self.policy
+            )
+        if not response.dated:
+            headers = [*headers, ("Date", formatdate(usegmt=True))]
+        if lease.set_headers:
+            headers = [*headers, *lease.set_headers]
+        return headers
+
+    def _fail(self, environ: WSGIEnvironment, start_response: StartResponse, error: UpstreamError) -> list[bytes]:
+        """The answer to a failed exchange, and its line in the log."""
+        status = self._status(error)
+        member = environ.get("proxymw.member")
+        _log.warning(event_line(error.event, status=status, **request_values(environ), upstream=member, error=error))
+        headers = [("Proxy-Status", f"proxymw; error={error.proxy_status}")]
+        if error.retry_after is not None:
+            headers.append(("Retry-After", str(error.retry_after)))
+        return answer(environ, start_response, status, headers=headers)
+
+    def _status(self, error: UpstreamError) -> int:
+        if isinstance(error, ConnectTimeout):
+            return self.policy.connect_timeout_status
+        if isinstance(error, FirstByteTimeout):
+            return self.policy.timeout_status
+        if isinstance(error, NameUnresolved):
+            return self.policy.dns_status
+        return error.status
+
+
+class _Body:
+    """The response's body on its way, and the one owner of lease and connection: ``close`` ends both, once."""
+
+    __slots__ = ("_began", "_environ", "_error", "_lease", "_pieces", "_response")
+
+    def __init__(self, environ: WSGIEnvironment, lease: Lease, response: Response, began: float) -> None:
+        self._environ = environ
+        self._lease: Lease | None = lease
+        self._response = response
+        self._began = began
+        self._pieces: Iterator[bytes] | None = None
+        self._error: UpstreamError | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._pieces is None:
+            self._pieces = iter(self._response)
+        try:
+            return next(self._pieces)
+        except UpstreamError as error:
+            self._error = error
+            _log_cut(self._environ, self._response, error)
+            raise
+
+    def close(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        response = self._response
+        try:
+            response.close()
+        finally:
+            lease.finish(
+                self._error,
+                status=response.status,
+                sent=response.sent,
+                received=response.received,
+                seconds=time.monotonic() - self._began,
+            )
+
+
+def _call_app(lease: Lease, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    raise NotImplementedError
+
+
+def _hints(send: Any) -> Any:
+    """Passes the Link fields of 103 responses to the server's own way of sending them."""
+
+    def interim(status: int, headers: HeaderList) -> None:
+        links = [pair for pair in headers if pair[0].lower() == "link"]
+        if status == 103 and links:
+            send(links)
+
+    return interim
+
+
+def _log_attempt(environ: WSGIEnvironment, lease: Lease, error: UpstreamError) -> None:
+    _log.info(event_line(error.event, retried="yes", **request_values(environ), upstream=lease.name, error=error))
+
+
+def _log_cut(environ: WSGIEnvironment, response: Response, error: UpstreamError) -> None:
+    member = environ.get("proxymw.member")
+    _log.warning(
+        event_line(error.event, **request_values(environ), upstream=member, bytes=response.received, error=error)
+    )

@@ -1,0 +1,266 @@
+"""The request as an origin gets it: one head, byte for byte, and a body framed anew."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from proxymw.errors import ClientAborted, RequestRefused
+from proxymw.rules.forwarded import Forwarding
+from proxymw.rules.headers import HOP_BY_HOP, LEGAL, connection_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from proxymw.rules.origins import Origin
+    from proxymw.rules.policy import Policy
+
+#: Bodies up to this size are read before an origin is contacted, go out with the head and can be sent again.
+SMALL_BODY: Final = 16 * 1024
+#: A larger body is read in pieces that grow while the client keeps up.
+PIECE_LEAST: Final = 64 * 1024
+PIECE_MOST: Final = 1024 * 1024
+#: Caps on a head that is sent: 431 beyond.
+HEAD_MOST: Final = 64 * 1024
+FIELDS_MOST: Final = 100
+
+# What cannot be in a request-target: controls, blanks, the start of a fragment. 8-bit bytes are encoded instead.
+_TARGET: Final = re.compile(r"/[!\"$-~]*").fullmatch
+_EIGHT_BIT: Final = re.compile(r"[\x80-\xff]")
+# Never passed on: what ends here, what is written anew, and Proxy, which CGI programs mistake for a setting.
+_NEVER: Final = HOP_BY_HOP | {"host", "content-length", "content-type", "expect", "max-forwards", "proxy"}
+_NAMES_MOST: Final = 1024
+_KEEP_ALIVE: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
+
+
+class Request:
+    """One request on its way: what every attempt sends, whichever origin it goes to.
+
+    ``fields`` is the text of the head from behind the Host field, each line led by CRLF. ``body`` is a whole
+    small body; a larger one is in ``stream``.
+    """
+
+    __slots__ = ("body", "fields", "host", "lines", "method", "stream", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        fields: str = "",
+        lines: int = 0,
+        *,
+        host: str | None = None,
+        body: bytes = b"",
+        stream: BodyStream | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.lines = lines
+        self.host = host
+        self.body = body
+        self.stream = stream
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent again: all of its body is still at hand."""
+        return self.stream is None or not self.stream.started
+
+    def head(self, origin: Origin) -> bytes:
+        """The bytes of the head for ``origin``. Raises ``RequestRefused``: 400 for what would break it, 431 by size."""
+        text = (
+            f"{self.method} {origin.base}{self.target} HTTP/1.1\r\nHost: {self.host or origin.authority}"
+            f"{self.fields}\r\n\r\n"
+        )
+        try:
+            data = text.encode("latin-1")
+        except UnicodeEncodeError:
+            raise RequestRefused(400, "bad_field_value") from None
+        # RFC 9110 5.5: no CR, LF, NUL or other control in a value; the lines that we wrote are the only ones.
+        if data.translate(None, LEGAL) != b"\r\n" * (self.lines + 3):
+            raise RequestRefused(400, "bad_field_value")
+        if len(data) > HEAD_MOST or self.lines > FIELDS_MOST + 8:
+            raise RequestRefused(431, "request_head_too_large")
+        return data
+
+
+class BodyStream:
+    """A request body that is read while it is sent. ``length`` None: sent in chunks, as its length is not known."""
+
+    __slots__ = ("_cap", "_first", "_got", "_read", "length", "started")
+
+    def __init__(self, source: Any, length: int | None, first: bytes = b"", cap: int | None = None) -> None:
+        self.length = length
+        #: Whether any of it was given out: from then on it cannot be sent again.
+        self.started = False
+        self._read = source.read
+        self._first = first
+        self._got = len(first)
+        self._cap = cap
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces. ``ClientAborted`` when they end too early, ``RequestRefused`` (413) over the cap."""
+        self.started = True
+        if self._first:
+            yield self._first
+        size = PIECE_LEAST
+        while self.length is None or self._got < self.length:
+            asked = size if self.length is None else min(size, self.length - self._got)
+            began = time.monotonic()
+            piece = read_body(self._read, asked)
+            if not piece:
+                break
+            self._got += len(piece)
+            if self._cap is not None and self._got > self._cap:
+                raise RequestRefused(413, "body_too_large")
+            yield piece
+            # read(n) waits for n bytes: a slow client must not make the origin wait for a large piece.
+            quick = len(piece) == asked and time.monotonic() - began < 0.05
+            size = min(size * 2, PIECE_MOST) if quick else PIECE_LEAST
+        if self.length is not None and self._got != self.length:
+            raise ClientAborted("the client's body ended before its length")
+
+
+def read_body(read: Any, size: int) -> bytes:
+    """Read from the client. Whatever the server raises there, broken chunks or a reset, means that the body is lost."""
+    try:
+        data: bytes = read(size)
+    except Exception as error:
+        raise ClientAborted(str(error)) from error
+    return data
+
+
+class RequestWriter:
+    """Makes requests for origins from WSGI environments, under one policy."""
+
+    __slots__ = ("_dropped", "_names", "forwarding", "max_body")
+
+    def __init__(self, policy: Policy, *, max_body: int | None = None) -> None:
+        self.forwarding = Forwarding(policy)
+        self.max_body = max_body
+        self._dropped = _NEVER | self.forwarding.dropped
+        # Environ key -> CRLF and the field's name as it is sent, or "" for what is not. Bounded: clients choose names.
+        self._names: dict[str, str] = {}
+
+    def request(self, environ: WSGIEnvironment, target: str, *, host: str | None = None, prefix: str = "") -> Request:
+        """The request for ``target``. Reads a small body. Raises ``RequestRefused`` or ``ClientAborted``."""
+        method = environ["REQUEST_METHOD"]
+        if _TARGET(target) is None:
+            target = self._quoted(target)
+        names = self._names
+        parts: list[str] = []
+        for key, value in environ.items():
+            name = names.get(key)
+            if name is None:
+                name = self._name(key)
+            if name:
+                parts += (name, value)
+        if environ.get("HTTP_CONNECTION", "close") not in _KEEP_ALIVE:
+            parts = self._without_listed(parts, environ["HTTP_CONNECTION"])
+        body, stream = b"", None
+        content_type = environ.get("CONTENT_TYPE")
+        if content_type:
+            parts += ("\r\nContent-Type: ", content_type)
+        if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ or _open_ended(environ):
+            body, stream, framing = self._body(environ)
+            parts += framing
+        if "HTTP_MAX_FORWARDS" in environ:
+            parts += ("\r\nMax-Forwards: ", _max_forwards(environ))
+        self._forward(environ, prefix, parts)
+        return Request(method, target, "".join(parts), len(parts) >> 1, host=host, body=body, stream=stream)
+
+    def _name(self, key: str) -> str:
+        name = ""
+        if key.startswith("HTTP_"):
+            field = key[5:].replace("_", "-")
+            if field.lower() not in self._dropped:
+                name = f"\r\n{field.title()}: "
+        if len(self._names) < _NAMES_MOST:
+            self._names[key] = name
+        return name
+
+    @staticmethod
+    def _quoted(target: str) -> str:
+        """A target with its 8-bit bytes encoded. 400 where it could end the request line or lose its tail."""
+        quoted = _EIGHT_BIT.sub(lambda match: f"%{ord(match[0]):02X}", target)
+        if _TARGET(quoted) is None:
+            raise RequestRefused(400, "bad_target")
+        return quoted
+
+    @staticmethod
+    def _without_listed(parts: list[str], connection: str) -> list[str]:
+        """RFC 9110 7.6.1: the fields that Connection lists go no further. Only the client's own: ours come later."""
+        listed = {f"\r\n{option.title()}: " for option in connection_options(connection)}
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return [text for name, value in pairs if name not in listed for text in (name, value)]
+
+    def _forward(self, environ: WSGIEnvironment, prefix: str, parts: list[str]) -> None:
+        """Add what we say about the client."""
+        forwarding = self.forwarding
+        sent = None
+        if forwarding.append:
+            keys = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in forwarding.names)
+            sent = {name: environ[key] for name, key in keys if key in environ}
+        address, host = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", "")
+        for name, value in forwarding.fields(address, host, environ["wsgi.url_scheme"], prefix, sent):
+            parts += (f"\r\n{name}: ", value)
+        before = environ.get("HTTP_VIA", "")
+        if before and forwarding.loops(before):
+            raise RequestRefused(508, "forwarding_loop")
+        via = forwarding.via_field(environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:] or "1.1", before)
+        if via:
+            parts += ("\r\nVia: ", via)
+
+    def _body(self, environ: WSGIEnvironment) -> tuple[bytes, BodyStream | None, tuple[str, ...]]:
+        """The body and the field that frames it, from a length or an end that the server sees (never both)."""
+        source, cap = environ["wsgi.input"], self.max_body
+        declared = environ.get("CONTENT_LENGTH")
+        length = int(declared) if declared else None
+        if length is not None and cap is not None and length > cap:
+            raise RequestRefused(413, "body_too_large")
+        wanted = SMALL_BODY + 1 if length is None else length if length <= SMALL_BODY else PIECE_LEAST
+        body = _read_upto(source.read, wanted)
+        if cap is not None and len(body) > cap:
+            raise RequestRefused(413, "body_too_large")
+        if length is None and len(body) <= SMALL_BODY:
+            length = len(body)
+            if not length and _open_ended(environ):
+                return b"", None, ()
+        if length is None:
+            return b"", BodyStream(source, None, body, cap), ("\r\nTransfer-Encoding: ", "chunked")
+        framing = ("\r\nContent-Length: ", str(length))
+        if length > SMALL_BODY:
+            return b"", BodyStream(source, length, body), framing
+        if len(body) < length:
+            raise ClientAborted("the client's body ended before its length")
+        return body, None, framing
+
+
+def _read_upto(read: Any, size: int) -> bytes:
+    """``size`` bytes, or fewer where the body ends first."""
+    data = read_body(read, size) if size else b""
+    while data and len(data) < size:
+        more = read_body(read, size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _open_ended(environ: WSGIEnvironment) -> bool:
+    """Whether a body may come without a length: HTTP/2 and later end it by themselves."""
+    protocol = environ.get("SERVER_PROTOCOL", "")
+    return (
+        protocol[5:6] > "1" and "HTTP_TRANSFER_ENCODING" not in environ and bool(environ.get("wsgi.input_terminated"))
+    )
+
+
+def _max_forwards(environ: WSGIEnvironment) -> str:
+    """RFC 9110 7.6.2: one less for OPTIONS. The forwarder answers those that may go no further."""
+    value: str = environ["HTTP_MAX_FORWARDS"]
+    if environ["REQUEST_METHOD"] == "OPTIONS" and value.isascii() and value.isdigit():
+        return str(max(0, int(value[:9]) - 1))
+    return value
