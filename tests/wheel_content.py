@@ -10,23 +10,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def tracked() -> set[str]:
+def tracked(root: Path = ROOT) -> set[str]:
     """The package's files that git has, or would take."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "proxymw"],
-        cwd=ROOT,
+        cwd=root,
         check=True,
         capture_output=True,
         text=True,
     )
-    return {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    return {name for name in listed.stdout.splitlines() if (root / name).is_file()}
 
 
-def differences(wheel: str | Path) -> list[str]:
+def differences(wheel: str | Path, root: Path = ROOT) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    missing = [f"not in the wheel: {name}" for name in sorted(tracked() - packed)]
-    return missing + [f"in the wheel alone: {name}" for name in sorted(packed - tracked())]
+    missing = [f"not in the wheel: {name}" for name in sorted(tracked(root) - packed)]
+    return missing + [f"in the wheel alone: {name}" for name in sorted(packed - tracked(root))]
 
 
 if __name__ == "__main__":
