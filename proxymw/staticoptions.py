@@ -1,0 +1,150 @@
+"""What StaticOrPass's options mean: each is read and checked once, into a plain value or a function of a path."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import translate
+from typing import Final
+
+from .errors import ConfigError
+from .rules.headers import HeaderList, is_token, is_value
+from .rules.mediatypes import MediaTypes
+
+PathTest = Callable[[str], bool]
+
+#: Content codings and the suffix of a sibling so compressed, best compression first.
+SUFFIXES: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+
+_YEAR: Final = 31_536_000
+# A digest in a file name: at least eight hex digits of which some are letters and some are not, so no date is one.
+_DIGEST: Final = re.compile(r"[.\-_](?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{8,64}\.[^/]+\Z")
+# Headers that follow from the file and the request alone.
+_OURS: Final = frozenset({"content-length", "content-range", "content-encoding", "transfer-encoding", "connection"})
+# mod_dir's escaping for Location (os_escape_path); what it keeps cannot start a second "/" or a backslash.
+ESCAPES: Final = {
+    code: f"%{code:02x}" for code in range(256) if not re.match(r"[A-Za-z0-9$\-_.+!*'(),:;@&=/~]", chr(code))
+}
+
+
+def file_names_option(index: Iterable[str]) -> tuple[str, ...]:
+    names = (index,) if isinstance(index, str) else tuple(index)
+    if isinstance(index, str) or not all(isinstance(name, str) and name and "/" not in name for name in names):
+        raise ConfigError(f'index must be a tuple of file names such as ("index.html",), got {index!r}')
+    return names
+
+
+def url_prefix_option(prefix: str) -> str:
+    if not isinstance(prefix, str) or not prefix.startswith("/") or "//" in prefix or "/." in prefix:
+        raise ConfigError(f'prefix must be a URL path such as "/static/", got {prefix!r}')
+    return prefix if prefix.endswith("/") else prefix + "/"
+
+
+def media_types_option(given: Mapping[str, str] | MediaTypes | None, charset: str | None, apache: bool) -> MediaTypes:
+    if isinstance(given, MediaTypes):
+        if charset is not None:
+            raise ConfigError("charset must be given to the MediaTypes, when mimetypes is one")
+        return given
+    if apache:
+        return MediaTypes(given, default="", charset=charset or "", every_extension=True)
+    return MediaTypes(given, charset="utf-8" if charset is None else charset)
+
+
+def etag_parts_option(etag: Iterable[str]) -> tuple[str, ...]:
+    wanted = set(etag)
+    if isinstance(etag, str) or not wanted <= {"inode", "mtime", "size"}:
+        raise ConfigError(f'etag must be some of "inode", "mtime", "size", got {etag!r}')
+    return tuple(part for part in ("inode", "size", "mtime") if part in wanted)
+
+
+def codings_option(precompressed: bool | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(precompressed, bool):
+        return tuple(SUFFIXES) if precompressed else ()
+    codings = tuple(precompressed)
+    if isinstance(precompressed, str) or not set(codings) <= set(SUFFIXES):
+        raise ConfigError(f'precompressed must be True or some of "br", "zstd", "gzip", got {precompressed!r}')
+    return codings
+
+
+def _globs(globs: Iterable[str]) -> PathTest:
+    pattern = re.compile("|".join(map(translate, globs)) or r"(?!)")
+    return lambda path: pattern.match(path) is not None
+
+
+def cache_rules_option(
+    cache_control: Iterable[tuple[str, str]] | Callable[[str], str | None],
+    immutable: bool | Iterable[str] | re.Pattern[str] | PathTest,
+    max_age: int | None,
+) -> Callable[[str], str | None]:
+    """One function from a path below the root to its Cache-Control, or None."""
+    if max_age is not None and (not isinstance(max_age, int) or max_age < 0):
+        raise ConfigError(f"max_age must be a number of seconds, got {max_age!r}")
+    otherwise = None if max_age is None else f"max-age={max_age}, public"
+    lasting: PathTest
+    if immutable is True:
+        immutable = _DIGEST
+    if immutable is False:
+        lasting = _globs(())
+    elif isinstance(immutable, re.Pattern):
+        search = immutable.search
+        lasting = lambda path: search(path) is not None  # noqa: E731
+    elif callable(immutable):
+        lasting = immutable
+    elif isinstance(immutable, str):
+        raise ConfigError(f"immutable must be True, globs, a compiled pattern or a function, got {immutable!r}")
+    else:
+        lasting = _globs(immutable)
+    by_path: Callable[[str], str | None]
+    if callable(cache_control):
+        by_path = cache_control
+    else:
+        rules = [(_globs([glob]), value) for glob, value in cache_control]
+        by_path = lambda path: next((value for test, value in rules if test(path)), None)  # noqa: E731
+        for _, value in rules:
+            _check_header("Cache-Control", value)
+
+    def cache(path: str) -> str | None:
+        value = by_path(path)
+        if value is None:
+            return f"max-age={_YEAR}, public, immutable" if lasting(path) else otherwise
+        _check_header("Cache-Control", value)
+        return value
+
+    return cache
+
+
+def extra_headers_option(
+    headers: Iterable[tuple[str, str]] | Callable[[str], Iterable[tuple[str, str]]],
+) -> Callable[[str], HeaderList]:
+    if callable(headers):
+        function = headers
+        return lambda path: _checked(function(path))
+    pairs = _checked(headers)
+    return lambda path: pairs
+
+
+def _checked(headers: Iterable[tuple[str, str]]) -> HeaderList:
+    pairs = list(headers)
+    for name, value in pairs:
+        _check_header(name, value)
+    return pairs
+
+
+def _check_header(name: str, value: str) -> None:
+    if not is_token(name) or name.lower() in _OURS or not is_value(value):
+        raise ConfigError(
+            f"headers must be pairs of a header name that may be set and its value, got {(name, value)!r}"
+        )
+
+
+def offload_option(offload: str | tuple[str, str] | None) -> Callable[[str, str], tuple[str, str]] | None:
+    """The function from the root and a name below it to the header for the server in front."""
+    if offload is None:
+        return None
+    if offload == "X-Sendfile":
+        return lambda root, name: ("X-Sendfile", os.fsencode(root).decode("latin-1") + name)
+    if isinstance(offload, tuple) and len(offload) == 2 and offload[0] == "X-Accel-Redirect":
+        internal = url_prefix_option(offload[1])
+        return lambda root, name: ("X-Accel-Redirect", internal + name[1:].translate(ESCAPES))
+    raise ConfigError(f'offload must be "X-Sendfile" or ("X-Accel-Redirect", "/internal/"), got {offload!r}')
