@@ -35,6 +35,9 @@ class Policy:
     connect_timeout_status: int = 504
     #: ``path``: mapped-back Locations are path-only; ``absolute``: made absolute with the request's Host.
     location: Literal["path", "absolute"] = "path"
+    #: ``every``: a pool's member that cannot be reached never ends a request while another could answer it, and a
+    #: member taken out of service never keeps the others from being forced back; ``apache``: as mod_proxy_balancer.
+    failover: Literal["every", "apache"] = "every"
     #: ``rfc9110`` or ``apache`` conditionals, ranges, validators and directory redirects of static files.
     static: Literal["rfc9110", "apache"] = "rfc9110"
 
@@ -62,5 +65,6 @@ _APACHE = Policy(
     dns_status=500,
     connect_timeout_status=503,
     location="absolute",
+    failover="apache",
     static="apache",
 )
