@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ENAMETOOLONG
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Final, Literal
@@ -82,7 +82,7 @@ class StaticOrPass:
       then ``max_age`` in seconds. ``*`` in a glob matches slashes too. ``headers``: pairs, or a function of the path
       giving pairs, sent with 304, 412 and 416 also. The functions are called once per version of a file.
     - ``offload``: "X-Sendfile", or ("X-Accel-Redirect", "/internal/"): name the file for the server in front to send.
-    - ``memory``: bytes of small files kept, each validated by a stat on every request; 0 keeps none.
+    - ``memory``: bytes of small files kept, each validated by a stat on every request; 0 keeps none of them.
 
     The ``policy`` chooses between RFC 9110 and Apache's conditionals, ranges, redirects and names.
     """
@@ -226,7 +226,7 @@ class StaticOrPass:
         status = status_of(error)
         if status == 503 or not self._alone:
             # Whether a file lies in a folder that may not be searched, nobody can tell: -f says no.
-            return 503 if status else 0
+            return 503 if status == 503 else 0
         if status == 0 and self._apache and (error.errno == ENAMETOOLONG or self._tree.is_link(name)):
             return 403
         return status
@@ -440,9 +440,9 @@ class _Shelf:
         self._lock = threading.Lock()
 
     def put(self, key: str | tuple[str, str], file: _File) -> None:
+        if file.body is not None and len(file.body) > self._memory:
+            file = replace(file, body=None)
         size = len(file.body or b"")
-        if not self._memory or size > self._memory:
-            return
         with self._lock:
             self._drop(key)
             while self.files and (self._used + size > self._memory or len(self.files) >= _MOST_KEPT):

@@ -176,7 +176,7 @@ class MediaTypes:
     def of(self, name: str) -> str:
         """The Content-Type of a file name (its last path segment), or the default."""
         name = name.rpartition("/")[2].lower()
-        if name in self._table:
+        if name in self._table and not name.startswith("."):
             return self._table[name]
         _, *extensions = name.lstrip(".").split(".")
         for extension in reversed(extensions if self._every else extensions[-1:]):
