@@ -6,6 +6,8 @@ import http.client
 import io
 import json
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -50,11 +52,17 @@ def fetch(
     body: bytes | Any = None,
     host: str | None = None,
     address: str = "127.0.0.1",
+    source: str = "127.0.0.1",
     timeout: float = 20,
+    connection: http.client.HTTPConnection | None = None,
 ) -> Reply:
-    """One request on its own connection. `target` goes out as written; an iterable `body` is sent chunked."""
+    """One request on its own connection, or on the `connection` that is given and kept. `target` goes out as written;
+    an iterable `body` is sent chunked; `source` is the client's address (127.0.0.2 is another one)."""
     pairs = list(headers.items()) if isinstance(headers, dict) else list(headers)
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    kept = connection
+    if connection is None:
+        origin = None if ":" in address else (source, 0)
+        connection = http.client.HTTPConnection(address, port, timeout=timeout, source_address=origin)
     try:
         named = {key.lower() for key, _ in pairs}
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -72,7 +80,17 @@ def fetch(
         content = answer.read()
         return Reply(answer.status, answer.reason, answer.getheaders(), content)
     finally:
-        connection.close()
+        if kept is None:
+            connection.close()
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
+    """Wait until `condition()` is true and give it back; an AssertionError when it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.005)
+    return value
 
 
 def raw(port: int, data: bytes, *, timeout: float = 5, address: str = "127.0.0.1", end: bool = False) -> bytes:
