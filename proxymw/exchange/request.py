@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxymw.errors import ClientAborted, RequestRefused
 from proxymw.rules.forwarded import Forwarding
 from proxymw.rules.headers import HOP_BY_HOP, LEGAL, connection_options
+from proxymw.rules.paths import quote_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,6 +205,8 @@ class RequestWriter:
         if forwarding.append:
             keys = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in forwarding.names)
             sent = {name: environ[key] for name, key in keys if key in environ}
+        if environ.get("SCRIPT_NAME"):
+            prefix = quote_path(environ["SCRIPT_NAME"].rstrip("/")) + prefix
         address, host = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", "")
         for name, value in forwarding.fields(address, host, environ["wsgi.url_scheme"], prefix, sent):
             parts += (f"\r\n{name}: ", value)
