@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from proxymw.errors import (
     ResponseMalformed,
     UpstreamError,
 )
+from proxymw.exchange.limits import Limits
 from proxymw.rules.health import (
     SECOND,
     Health,
@@ -62,6 +64,7 @@ from proxymw.rules.policy import Policy
 from proxymw.rules.sticky import StickyCookie, StickyRoute, as_sticky, cookie_value
 from proxymw.state.local import local_table
 from proxymw.state.roster import Roster, Seat, added_text, build, join
+from proxymw.state.shared import automatic_path, close_table, shared_table, why_not
 from proxymw.state.table import (
     H_EPOCH,
     H_GENERATION,
@@ -79,6 +82,7 @@ from proxymw.state.table import (
 
 if TYPE_CHECKING:
     from proxymw.rules.headers import HeaderList
+    from proxymw.rules.origins import Origin
 
 _log = logging.getLogger("proxymw.pool")
 
@@ -133,8 +137,8 @@ class Lease:
     """One member, held for one attempt; ``finish`` gives it back."""
 
     __slots__ = (
-        "_balancer", "_counted", "_done", "_slot", "_table", "app", "between_bytes", "connect", "first_byte", "member",
-        "name", "origin", "pool", "refused", "set_headers",
+        "_balancer", "_counted", "_done", "_slot", "_table", "app", "limits", "member", "name", "origin", "pool",
+        "refused", "set_headers",
     )  # fmt: skip
 
     def __init__(self, balancer: BalancerPool, table: Table, seat: Seat, set_headers: HeaderList) -> None:
@@ -144,13 +148,11 @@ class Lease:
         self._slot = seat.slot
         self._done = False
         self._counted = 0
-        self.origin = member.origin
+        self.origin, self.limits = balancer._reached[seat.slot]
         self.app = member.app
         self.name = member.id
         self.pool = balancer.name
         self.member = member
-        self.connect = member.connectiontimeout if member.connectiontimeout is not None else member.timeout
-        self.first_byte = self.between_bytes = member.timeout
         self.set_headers = set_headers
         #: The member could not be reached at all.
         self.refused = False
@@ -277,6 +279,8 @@ class BalancerPool:
             raise ConfigError(f"fallback must be a WSGI application, got {fallback!r}")
         self._fallback = fallback
         self._state = _state(state)
+        #: Two pools of one name in one process, made in the same order in every worker, have two files.
+        self._file = _file_name(self.name, self)
         self._persist = os.fspath(persist) if persist is not None else None
         self.policy = policy if policy is not None else Policy.modern()
         self._transport = transport
@@ -285,6 +289,8 @@ class BalancerPool:
         self._forwarder: Any = None
         self._live: _Live | None = None
         self._roster: Roster | None = None
+        #: Origin and limits of each slot.
+        self._reached: dict[int, tuple[Origin | None, Limits | None]] = {}
         self._birth = threading.Lock()
         self._waiting = 0
         self._room = threading.Event()
@@ -319,6 +325,7 @@ class BalancerPool:
                 if table.words[H_GENERATION] != roster.generation:
                     roster = self._build(table)
                 if now // SECOND > table.words[H_SAMPLED]:
+                    table.reap()
                     table.sample(now // SECOND)
                 slot, routed = self._elect(table, roster, now, tried, route, key, events)
                 if slot >= 0:
@@ -667,7 +674,26 @@ class BalancerPool:
             return live
 
     def _open(self, pid: int, environ: Mapping[str, Any] | None) -> _Live:
-        return _Live(pid, local_table(self.name, len(self._members)), "local", environ is None)
+        several = environ is not None and bool(environ.get("wsgi.multiprocess"))
+        if self._state is None and not several:
+            return _Live(pid, local_table(self.name, len(self._members)), "local", environ is None)
+        try:
+            path = self._state if self._state is not None else automatic_path(self._file)
+            table = shared_table(path, self.name, len(self._members))
+        except OSError as error:
+            reason = why_not(error)
+            _log.error("event=state_local pool=%s workers=alone reason=%s", _safe(self.name), _safe(reason))
+            return _Live(pid, local_table(self.name, len(self._members)), f"local: {reason}")
+        level = logging.INFO if table.created else logging.DEBUG
+        _log.log(level, "event=state_shared pool=%s path=%s", _safe(self.name), _safe(table.path))
+        return _Live(pid, table, "shared")
+
+    def close(self) -> None:
+        """Leave the shared table; what this process had in flight is given back. A later request joins again."""
+        with self._birth:
+            live, self._live = self._live, None
+            if live is not None and live.pid == os.getpid():
+                close_table(live.table)
 
     def _build(self, table: Table) -> Roster:
         """Read what was asked for, in this or another worker. Under the lock."""
@@ -679,7 +705,12 @@ class BalancerPool:
         )  # fmt: skip
         sticky = self._sticky
         token = sticky.token if isinstance(sticky, StickyCookie) else None
-        self._roster = roster = build(table, self._members, secret=table.secret, token=token)
+        roster = build(table, self._members, secret=table.secret, token=token)
+        keep_slash = self.policy.spelling == "apache"
+        self._reached = {
+            slot: (_origin(seat.member, keep_slash), _limits(seat.member)) for slot, seat in roster.by_slot.items()
+        }
+        self._roster = roster
         if isinstance(self._method, Hash):
             self._method.names = roster.names
         return roster
@@ -717,6 +748,7 @@ class BalancerPool:
         table, roster = self._attached()
         now = self._now()
         with table.lock:
+            table.reap()
             totals = {
                 name: table.total(name) for name in ("in_flight", "finished", "sent", "received", "errors", "latency")
             }
@@ -805,8 +837,8 @@ class BalancerPool:
         table, roster = self._attached()
         now = self._now() // SECOND
         with table.lock:
-            if now > table.words[H_SAMPLED]:
-                table.sample(now)
+            table.reap()
+            table.sample(now)
             rows = table.rows(now, seconds)
         result: dict[str, Any] = {"ages": [now - second for second, _ in rows[1:]], "members": {}}
         for seat in roster.seats:
@@ -999,6 +1031,7 @@ class BalancerPool:
         for seat in roster.seats:
             i = seat.slot
             table.lbstatus[i], table.base_sent[i], table.base_received[i] = 0, sent[i], received[i]
+        table.words[H_GENERATION] += 1
 
     def _save(self) -> None:
         """Keep the changes in the file of ``persist``."""
@@ -1011,6 +1044,31 @@ class BalancerPool:
         usable = sum(view.usable for view in shot.members)
         busy = sum(view.in_flight for view in shot.members)
         return f"<BalancerPool {self.name} {shot.method}: {len(shot.members)} members, {usable} usable, {busy} busy>"
+
+
+def _origin(member: Member, keep_slash: bool) -> Origin | None:
+    """Where a member is reached; Apache sends a double slash when its URL ends in one."""
+    origin = member.origin
+    if origin is None or keep_slash or not origin.base.endswith("/"):
+        return origin
+    return replace(origin, base=origin.base.rstrip("/"))
+
+
+def _limits(member: Member) -> Limits | None:
+    """The clocks and connections of a member; without ``connectiontimeout`` its ``timeout`` counts for that too."""
+    connect = member.connectiontimeout if member.connectiontimeout is not None else member.timeout
+    limits = Limits(connect, member.timeout, member.timeout, None, member.max, member.acquire, member.ttl)
+    return limits if limits != Limits() else None
+
+
+_named: dict[str, weakref.WeakSet[BalancerPool]] = {}
+
+
+def _file_name(name: str, pool: BalancerPool) -> str:
+    others = _named.setdefault(name, weakref.WeakSet())
+    number = len(others)
+    others.add(pool)
+    return f"{name}.{number}" if number else name
 
 
 def _no_member(text: str, retry_after: int = 1) -> NoMember:

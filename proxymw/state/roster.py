@@ -61,7 +61,7 @@ class Roster:
             self.flags[seat.slot] = seat.flags
             self.lbfactor[seat.slot] = seat.member.lbfactor
             self.names[seat.slot] = seat.member.id
-        table.high = high
+        table.high = max(table.high, high)
         by_set: dict[int, list[int]] = {}
         for seat in seats:
             by_set.setdefault(seat.member.lbset, []).append(seat.slot)
@@ -82,10 +82,11 @@ class Roster:
 class TableCounters:
     """The columns as a load balancing method sees them."""
 
-    __slots__ = ("_table", "lbfactor", "lbstatus")
+    __slots__ = ("_based", "_table", "lbfactor", "lbstatus")
 
     def __init__(self, table: Table, lbfactor: Sequence[int]) -> None:
         self._table = table
+        self._based = any(table.base_sent[: table.high]) or any(table.base_received[: table.high])
         self.lbfactor = lbfactor
         self.lbstatus: Column = table.lbstatus
 
@@ -95,11 +96,13 @@ class TableCounters:
 
     @property
     def sent(self) -> Sequence[int]:
-        return [a - b for a, b in zip(self._table.total("sent"), self._table.base_sent, strict=False)]
+        total = self._table.total("sent")
+        return [a - b for a, b in zip(total, self._table.base_sent, strict=False)] if self._based else total
 
     @property
     def received(self) -> Sequence[int]:
-        return [a - b for a, b in zip(self._table.total("received"), self._table.base_received, strict=False)]
+        total = self._table.total("received")
+        return [a - b for a, b in zip(total, self._table.base_received, strict=False)] if self._based else total
 
     @property
     def latency(self) -> Sequence[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from itertools import islice
+from operator import add
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAGIC = int.from_bytes(b"PMWTABL\0", "little")
 VERSION = 1
+
+OTHER_POOL = "the table of another pool"
 
 #: Words of the header.
 (H_MAGIC, H_VERSION, H_CAPACITY, H_WORKERS, H_BOOT, H_NAME, H_CHECK, H_GENERATION, H_EPOCH, H_DIRTY, H_USED) = range(11)
@@ -109,7 +111,7 @@ class Table:
         self.layout = layout
         self.lock = lock
         #: Slots from here on have never been used by this process's plan; sums stop there.
-        self.high = layout.capacity
+        self.high = 0
         #: Keeps this worker's own columns right among its threads; part of ``lock``.
         self.thread_lock: AbstractContextManager[Any] = getattr(lock, "thread", lock)
         self.worker = worker
@@ -131,6 +133,8 @@ class Table:
         self.mapped, self.in_flight, self.finished = own["mapped"], own["in_flight"], own["finished"]
         self.own_sent, self.own_received, self.own_errors = own["sent"], own["received"], own["errors"]
         self.own_latency, self.own_average = own["latency"], own["average"]
+        self._cut = (-1, -1)
+        self._cuts: dict[str, list[memoryview[int]]] = {}
         self.pids = words[layout.own : layout.ids : layout.own_size]
 
     used: memoryview[int]
@@ -180,6 +184,23 @@ class Table:
     def set_secret(self, secret: bytes) -> None:
         self.bytes[H_SECRET * 8 : H_SECRET * 8 + 32] = secret[:32].ljust(32, b"\0")
 
+    def reap(self) -> None:
+        """Give back what workers that are gone held; in one process there are none. Under the lock."""
+
+    def release(self) -> None:
+        """Let go of the buffer, so that it can be closed. The table is of no use after that."""
+        for columns in self._cuts.values():
+            for column in columns:
+                column.release()
+        for name in COLUMNS:
+            getattr(self, name).release()
+        for block in self._blocks:
+            for column in block.values():
+                column.release()
+        self.pids.release()
+        self.words.release()
+        self.bytes.release()
+
     # -- sums over workers ---------------------------------------------------------------------------------------
 
     def blocks(self) -> Iterator[dict[str, memoryview]]:
@@ -189,10 +210,23 @@ class Table:
 
     def total(self, name: str) -> Sequence[int]:
         """One of SUMMED, summed over all workers, an entry for each slot."""
-        blocks = [block[name] for block in self.blocks()]
-        if len(blocks) == 2 and name == "in_flight":  # one worker so far, and those that are gone hold nothing
-            return blocks[1]
-        return list(islice(map(sum, zip(*blocks, strict=False)), self.high))
+        columns = self._columns(name)
+        if len(columns) == 1:
+            return columns[0]
+        if len(columns) == 2:
+            return list(map(add, *columns))
+        return list(map(sum, zip(*columns, strict=True)))
+
+    def _columns(self, name: str) -> list[memoryview[int]]:
+        """A column of every worker that ever was, cut to the slots in use. Who is gone holds nothing in flight."""
+        used = self.words[H_USED]
+        if self._cut != (used, self.high):
+            self._cut = (used, self.high)
+            self._cuts = {
+                name: [block[name][: self.high] for block in self._blocks[name == "in_flight" : used + 1]]
+                for name in (*SUMMED, "average")
+            }
+        return self._cuts[name]
 
     def total_of(self, name: str, slot: int) -> int:
         return int(sum(block[name][slot] for block in self.blocks()))
@@ -201,7 +235,7 @@ class Table:
     def averages(self) -> Sequence[int]:
         """The mean of the workers' moving averages of latency, in microseconds; 0 where nothing was measured."""
         result = []
-        for values in islice(zip(*(block["average"] for block in self.blocks()), strict=False), self.high):
+        for values in zip(*self._columns("average"), strict=True):
             known = [value for value in values if value]
             result.append(sum(known) // len(known) if known else 0)
         return result
@@ -354,7 +388,7 @@ def check_header(words: memoryview, name: str, boot: int) -> str:
     if words[H_CHECK] != _header_check(words):
         return "damaged header"
     if words[H_NAME] != crc32(name.encode()):
-        return "the table of another pool"
+        return OTHER_POOL
     if words[H_BOOT] != boot:
         return "written before the last boot"
     return ""
