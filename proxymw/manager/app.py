@@ -1,0 +1,198 @@
+"""The balancer-manager as a WSGI application: who may come in, which page or change is meant, and the answer's form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from webob import Response
+
+from proxymw.errors import ConfigError
+from proxymw.exchange.events import event_line, request_values
+from proxymw.manager import page
+from proxymw.manager.assets import asset, stamp
+from proxymw.manager.forms import Change, acts, bad, change_of, find_member, parse_fields, pool_named, read_form
+from proxymw.manager.security import SECURITY_HEADERS, Refused, actor, check_access, check_change
+from proxymw.rules.hosts import HostPattern
+
+if TYPE_CHECKING:
+    from proxymw.balancer import BalancerPool
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+logger = logging.getLogger("proxymw.manager")
+
+
+class BalancerManagerApp:
+    """The page that shows ``pools`` and changes them (``SetHandler balancer-manager``).
+
+    It answers only requests that passed an ``IPAllowlist``, unless ``allow_unprotected`` is true, and only for hosts
+    that are addresses, localhost, matched by ``VirtualHosts`` or one of ``hosts`` (names, ``*.`` patterns).
+    ``read_only`` shows the page and accepts no change. Mount it with its path in ``SCRIPT_NAME``; all its links are
+    relative. Nothing that it does touches the path of proxied requests.
+    """
+
+    def __init__(
+        self,
+        pools: Iterable[BalancerPool],
+        *,
+        read_only: bool = False,
+        hosts: Iterable[str] = (),
+        allow_unprotected: bool = False,
+    ) -> None:
+        self.pools = _checked_pools(pools)
+        if isinstance(hosts, str):
+            raise ConfigError(f"hosts must be a list of host names, got {hosts!r}")
+        self.hosts = tuple(HostPattern(name, name="hosts") for name in hosts)
+        self.read_only = bool(read_only)
+        self.allow_unprotected = bool(allow_unprotected)
+        self._templates = page.Templates(stamp())
+
+    def __repr__(self) -> str:
+        names = " ".join(pool.name for pool in self.pools)
+        return f"<BalancerManagerApp {names}{' read-only' if self.read_only else ''}>"
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            check_access(environ, self.hosts, self.allow_unprotected)
+            for pool in self.pools:
+                pool.join(environ)  # a pool that served nothing yet learns here whether there are more workers
+            response = self._respond(environ)
+        except Refused as refused:
+            _log_refusal(environ, refused)
+            response = _text(refused.status, refused.detail, refused.headers)
+        for name, value in SECURITY_HEADERS:
+            response.headers[name] = value
+        response.headers.setdefault("Cache-Control", "no-store")
+        start_response(response.status, list(response.headerlist))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    def _respond(self, environ: Environ) -> Any:
+        path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        if path in ("", "/"):
+            if method == "POST":
+                return self._post(environ)
+            _only(method, "GET, HEAD, POST")
+            return self._get(environ)
+        if path.startswith("/static/"):
+            _only(method, "GET, HEAD")
+            return _static(path.removeprefix("/static/"))
+        raise Refused(404, "mgr_not_found", "The balancer manager has no such page.")
+
+    # -- the page ----------------------------------------------------------------------------------------------------
+
+    def _get(self, environ: Environ) -> Any:
+        fields = parse_fields(environ.get("QUERY_STRING", ""))
+        if acts(fields):
+            logger.warning(event_line("mgr_get_ignored", **request_values(environ)))
+        return self._page(environ, dict(fields))
+
+    def _page(self, environ: Environ, query: Mapping[str, str], *, status: int = 200, problem: str = "") -> Any:
+        here = _here(environ)
+        view = page.build(
+            self.pools,
+            host=environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
+            writable=not self.read_only,
+            refresh=_refresh(query.get("refresh", "")),
+        )
+        edit = self._edited(view, query) if view.writable else None
+        name = "page.html"
+        if environ.get("HTTP_HX_REQUEST") == "true":
+            name = "edit.html" if edit else "live.html"
+        values = {"page": view, "problem": problem, "here": here, "root": "" if here == "./" else here, "edit": edit}
+        html = self._templates.render(name, values)
+        return Response(html.encode(), status=status, content_type="text/html", charset="utf-8")
+
+    def _edited(self, view: page.Page, query: Mapping[str, str]) -> dict[str, Any] | None:
+        """The pool or member whose form the query asks for, in Apache's ``b`` and ``w``."""
+        pool = pool_named(self.pools, query)
+        if pool is None:
+            return None
+        part = next(part for part in view.pools if part.name == pool.name)
+        member = find_member(pool.snapshot(), query["w"]) if "w" in query else None
+        row = next((row for row in part.rows if member is not None and row.id == member.id), None)
+        return None if "w" in query and row is None else {"pool": part, "row": row}
+
+    # -- a change ----------------------------------------------------------------------------------------------------
+
+    def _post(self, environ: Environ) -> Any:
+        fields = read_form(environ)
+        single = dict(fields)
+        pool = pool_named(self.pools, single)
+        check_change(environ, pool, single.get("nonce", ""))
+        if self.read_only or pool is None:
+            raise Refused(403, "mgr_read_only", "This balancer manager is read-only.")
+        try:
+            self._apply(pool, change_of(fields, pool.snapshot()), by=actor(environ))
+        except (ConfigError, Refused) as problem:
+            refused = problem if isinstance(problem, Refused) else bad(_sentence(str(problem)))
+            if environ.get("HTTP_HX_REQUEST") == "true" or refused.status != 400:
+                raise refused from None
+            _log_refusal(environ, refused)
+            return self._page(environ, {}, status=400, problem=refused.detail)
+        return Response(status=303, location=_here(environ), content_type="text/plain", body=b"")
+
+    @staticmethod
+    def _apply(pool: BalancerPool, change: Change, *, by: str) -> None:
+        """Do it; ConfigError, and nothing done, when a value is out of range."""
+        if not change.members:
+            pool.change_pool(by=by, **change.values)
+        for member in change.members:
+            pool.change(member, by=by, **change.values)
+
+
+def _checked_pools(pools: Iterable[BalancerPool]) -> tuple[BalancerPool, ...]:
+    if isinstance(pools, str) or not isinstance(pools, Iterable):
+        raise ConfigError(f"pools must be a list of BalancerPool objects, got {pools!r}")
+    result = tuple(pools)
+    for pool in result:
+        if not callable(getattr(pool, "snapshot", None)):
+            raise ConfigError(f"pools must be a list of BalancerPool objects, got {pool!r}")
+    names = [pool.name for pool in result]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"pools must have different names, got {names!r}")
+    return result
+
+
+def _only(method: str, allowed: str) -> None:
+    if method not in allowed.split(", "):
+        raise Refused(405, "mgr_method", f"Only {allowed} here.", (("Allow", allowed),))
+
+
+def _here(environ: Environ) -> str:
+    """The page's own address as a relative link; without its trailing slash it is the last name of the mount path."""
+    if environ.get("PATH_INFO", "") or not environ.get("SCRIPT_NAME", ""):
+        return "./"
+    return f"./{quote(environ['SCRIPT_NAME'].rpartition('/')[2].encode('latin-1'))}/"
+
+
+def _refresh(text: str) -> int:
+    return int(text) if text in ("1", "2", "5", "10", "30", "60") else 0
+
+
+def _static(name: str) -> Any:
+    found = asset(name)
+    if found is None:
+        raise Refused(404, "mgr_not_found", "The balancer manager has no such page.")
+    kind, body = found
+    headers = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body)))]
+    return Response(body=body, headerlist=[*headers, ("Cache-Control", "private, max-age=86400")])
+
+
+def _text(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Any:
+    response = Response((detail + "\n").encode(), status=status, content_type="text/plain", charset="utf-8")
+    for name, value in headers:
+        response.headers[name] = value
+    return response
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _log_refusal(environ: Environ, refused: Refused) -> None:
+    level = logging.WARNING if refused.status in (400, 403, 413) else logging.INFO
+    logger.log(level, event_line(refused.event, status=refused.status, **request_values(environ)))
