@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxymw.errors import ConfigError
@@ -195,6 +196,7 @@ class _Record:
         target = self._target or _quoted(environ.get("SCRIPT_NAME", "") + self._path, self._query)
         if method == "HEAD" or status in (204, 304):
             self.sent = 0
+        measured = self._log.format.measures
         scheme, local_port = environ.get("wsgi.url_scheme", "http"), environ.get("SERVER_PORT", "")
         host, port = split_authority(environ.get("HTTP_HOST", "")) or ("", "")
         client = environ.get("REMOTE_ADDR", "")
@@ -205,11 +207,12 @@ class _Record:
             query=self._query,
             protocol=protocol,
             status=status,
-            begin=datetime.fromtimestamp(self._begin).astimezone(),
+            begin=_local(int(self._begin)),
+            micros=int(self._begin % 1 * 1_000_000),
             seconds=seconds,
             sent=self.sent,
-            head_sent=_head_length(protocol, self.status, self.headers),
-            received=_received(environ, method, target, protocol),
+            head_sent=_head_length(protocol, self.status, self.headers) if measured else 0,
+            received=_received(environ, method, target, protocol) if measured else 0,
             client=client,
             peer=str(environ.get("proxymw.peer", client)),
             user=environ.get("REMOTE_USER"),
@@ -236,6 +239,11 @@ class _Record:
 
 _NO_HEADERS: list[tuple[str, str]] = []
 _STATUS = re.compile(r"[0-9]{3}(?![0-9])")
+
+
+@lru_cache(8)
+def _local(second: int) -> datetime:
+    return datetime.fromtimestamp(second).astimezone()
 
 
 def _code(status: str) -> int:

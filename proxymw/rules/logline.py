@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxymw.errors import ConfigError
@@ -40,8 +41,9 @@ class LogEntry:
     query: str  # without "?"
     protocol: str
     status: int
-    begin: datetime  # aware, local zone
+    begin: datetime  # aware, local zone, to the second (one object for all requests of a second makes it cheap)
     seconds: float
+    micros: int = 0  # of begin
     sent: int = 0  # body bytes
     head_sent: int = 0  # bytes of the response head, as far as it is known here
     received: int = 0  # bytes of the request, head included
@@ -76,14 +78,15 @@ class LogEntry:
 
 # --- escaping (CVE-2003-0020: what a client sends must not reach a terminal as it is) ---
 
-_SAFE = re.compile(r"[ !#-\[\]-~]*")
 _UNSAFE = re.compile(r'["\\]|[^ -~]')
 _NAMED_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
 
 def escape(text: str) -> str:
     r"""``text`` as Apache logs it: ``"`` and ``\`` after a backslash, bytes outside printable ASCII as ``\xhh``."""
-    return text if _SAFE.fullmatch(text) else _UNSAFE.sub(_escaped, text)
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return _UNSAFE.sub(_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -106,6 +109,7 @@ _ITEM = re.compile(r"%(?P<mods>(?:[<>]|!?[0-9]{3}(?:,[0-9]{3})*)*)(?:\{(?P<arg>[
 _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 
 
+@lru_cache(8)
 def clock(moment: datetime) -> str:
     """``[18/Sep/2011:19:18:28 -0400]``, with English month names in every locale."""
     m = moment
@@ -120,13 +124,15 @@ class LogFormat:
     ``vhost_combined`` name the usual ones. An unknown item is a ConfigError.
     """
 
-    __slots__ = ("_parts", "text")
+    __slots__ = ("_parts", "measures", "text")
 
     def __init__(self, text: str, *, name: str = "format") -> None:
         if not isinstance(text, str) or not text:
             raise ConfigError(f"{name} must be a log format, got {text!r}")
         self.text = NAMED.get(text, text)
         self._parts = tuple(_compile(self.text, name))
+        #: Whether the sizes of whole messages are asked for; adding them up is work.
+        self.measures = any(found["letter"] in "IOS" for found in _ITEM.finditer(self.text))
 
     def line(self, entry: LogEntry) -> str:
         """The line for ``entry``, without a line end."""
@@ -258,9 +264,10 @@ def _time(arg: str | None, mods: str) -> Item:
     at_end = colon and stage == "end"
 
     def show(entry: LogEntry) -> str:
-        return _moment(entry.begin + timedelta(seconds=entry.seconds) if at_end else entry.begin, form)
+        moment = entry.begin + timedelta(microseconds=entry.micros, seconds=entry.seconds if at_end else 0)
+        return _moment(moment, form)
 
-    return show if at_end else lambda entry: _moment(entry.begin, form)
+    return show if form or at_end else lambda entry: clock(entry.begin)
 
 
 def _moment(moment: datetime, form: str) -> str:
@@ -327,11 +334,12 @@ class JSONFormat:
     """One JSON object a line, with the field names of ECS and OpenTelemetry; unknown fields are left out."""
 
     __slots__ = ()
+    measures = False
 
     def line(self, entry: LogEntry) -> str:
         header, notes = entry.header_in, entry.notes
         fields: dict[str, object] = {
-            "@timestamp": entry.begin.isoformat(timespec="milliseconds"),
+            "@timestamp": entry.begin.replace(microsecond=entry.micros).isoformat(timespec="milliseconds"),
             "client.address": entry.client,
             "http.request.method": entry.method,
             "url.scheme": entry.scheme,
