@@ -28,13 +28,17 @@ RUN = Path(os.environ.get("DEMO_RUN", Path(__file__).parent / "run"))
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python3 -m demo", description="The guide's five cases on real HTTP servers.")
-    parser.add_argument("--port", type=int, help="port of the front (default: the first free one from 8000)")
+    port = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    port.add_argument("--port", type=int, help="port of the front (default: the first free one from 8000)")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m demo", description="The guide's five cases on real HTTP servers.", parents=[port]
+    )
+    parser.set_defaults(port=None)
     commands = parser.add_subparsers(dest="command", metavar="command", title="while it runs, in another terminal")
-    commands.add_parser("check", help="ask every URL, print ok or what is wrong")
-    kill = commands.add_parser("kill", help="kill an origin, for example app3, and see the others take over")
+    commands.add_parser("check", parents=[port], help="ask every URL, print ok or what is wrong")
+    kill = commands.add_parser("kill", parents=[port], help="kill an origin (app3, say): the others take over")
     kill.add_argument("name")
-    load = commands.add_parser("load", help="send requests to the cluster and show who answered")
+    load = commands.add_parser("load", parents=[port], help="send requests to the cluster, show who answered")
     load.add_argument("requests", type=int, nargs="?", default=100)
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
