@@ -62,8 +62,6 @@ class ErrorPages:
                 raise ConfigError(f"override must be True or statuses of 400 to 599, got {status!r}")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if "proxymw.error" in environ:  # the page of an error is being made
-            return self.app(environ, start_response)
         as_it_came = dict(environ)
         watch = _Watch(self, environ, start_response)
         body = self.app(environ, watch)
@@ -117,7 +115,6 @@ class ErrorPages:
             "REDIRECT_STATUS": str(status),
             "REDIRECT_URL": as_it_came.get("SCRIPT_NAME", "") + as_it_came.get("PATH_INFO", ""),
             "REDIRECT_QUERY_STRING": as_it_came.get("QUERY_STRING", ""),
-            "proxymw.error": status,
             "proxymw.own": [],
         })
         got: list[tuple[str, list[tuple[str, str]]]] = []

@@ -173,6 +173,14 @@ def test_answers_without_a_body_count_nothing(method: str, status: str) -> None:
     assert logged(app, "%b", method=method) == "-"
 
 
+def test_what_the_server_drops_of_an_answer_to_head_is_not_counted() -> None:
+    log = Log()
+    body: Any = AccessLog(replying([b"dropped"]), log, format="%b")(request(method="HEAD"), lambda s, h: lambda d: None)
+    assert list(body) == [b"dropped"]
+    body.close()
+    assert log.lines == ["-"]
+
+
 def test_a_list_keeps_its_length_and_a_generator_has_none() -> None:
     start = lambda status, headers: lambda data: None  # noqa: E731
     assert len(AccessLog(replying([b"one"]), Log())(request(), start)) == 1  # type: ignore[arg-type]
