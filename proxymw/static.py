@@ -264,8 +264,7 @@ class StaticOrPass:
     ) -> Iterable[bytes]:
         start_response("200 OK", file.headers.copy())
         if environ["REQUEST_METHOD"] == "HEAD":
-            close_fd(fd)
-            return []
+            return []  # nothing was opened for it
         if fd is None:
             return [file.body or b""]
         if self._offload:

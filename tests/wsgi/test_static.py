@@ -232,6 +232,14 @@ def test_a_fifo_that_takes_the_place_of_a_file_after_stat_does_not_hang(
     assert open_files() == before
 
 
+def test_a_device_that_takes_the_place_of_a_file_is_never_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = StaticOrPass(behind, root)
+    monkeypatch.setattr("proxymw.files.FileTree.open", lambda self, path: os.open("/dev/zero", os.O_RDONLY))
+    before = open_files()
+    assert passed(call(app, "/hello.txt"))
+    assert open_files() == before
+
+
 def test_an_unreadable_file_is_403_and_never_passed_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(self: Any, path: str) -> int:
         raise PermissionError(13, "denied")
@@ -402,6 +410,13 @@ def test_new_changed_and_removed_files_are_seen_at_once(root: Path, precompresse
         assert call(app, "/new.txt").body == content
     (root / "new.txt").unlink()
     assert passed(call(app, "/new.txt"))
+
+
+def test_a_file_is_not_kept_while_a_second_change_could_look_like_the_first(root: Path) -> None:
+    app = StaticOrPass(None, root)
+    put(root / "new.txt", b"new", int(time.time()) - 3600)
+    assert call(app, "/new.txt").body == b"new"
+    assert not app._shelf.files
 
 
 def test_a_settled_file_is_kept_in_memory_and_let_go_when_anything_about_it_changes(
