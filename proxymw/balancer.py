@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from proxymw.errors import (
     ClientAborted,
     ConfigError,
     ConnectionReset,
+    ConnectTimeout,
     FirstByteTimeout,
     NoMember,
     OutOfFiles,
@@ -66,6 +68,9 @@ from proxymw.state.local import local_table
 from proxymw.state.roster import Roster, Seat, added_text, build, join
 from proxymw.state.shared import automatic_path, close_table, shared_table, why_not
 from proxymw.state.table import (
+    BOUNDS,
+    BUCKETS,
+    CLASSES,
     H_EPOCH,
     H_GENERATION,
     H_SAMPLED,
@@ -75,7 +80,9 @@ from proxymw.state.table import (
     M_LBSET,
     M_REDIRECT,
     M_ROUTE,
+    REASONS,
     SAMPLES,
+    SUMMED,
     Table,
     wall,
 )
@@ -102,6 +109,17 @@ FLAGS = {
     "spare": int(Flag.SPARE),
 }
 _Event = tuple[int, str, dict[str, Any]]
+_FAILURES: tuple[tuple[type[UpstreamError], str], ...] = (
+    (PoolExhausted, "pool_full"),
+    (OutOfFiles, "pool_full"),
+    (ConnectTimeout, "connect_timeout"),
+    (ClientAborted, "client_abort"),
+    (FirstByteTimeout, "read_timeout"),
+    (BodyTimeout, "read_timeout"),
+    (ConnectionReset, "reset"),
+    (BodyTruncated, "reset"),
+    (ResponseMalformed, "protocol"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +209,10 @@ class Lease:
                 table.own_sent[slot] += max(0, sent - self._counted)
             if received:
                 table.own_received[slot] += received
+            if status:
+                table.own_classes[status // 100][slot] += 1
             if seconds:
+                table.own_buckets[bisect_left(BOUNDS, seconds)][slot] += 1
                 micros = int(seconds * 1e6)
                 table.own_latency[slot] += micros
                 average = table.own_average[slot]
@@ -331,6 +352,9 @@ class BalancerPool:
                 if slot >= 0:
                     table.elected[slot] += 1
                     table.in_flight[slot] += 1
+                    if tried:
+                        again = table.retried if tried[-1]._slot == slot else table.redispatched
+                        again[slot] += 1
             if events:
                 self._tell(events, roster)
             if slot >= 0:
@@ -406,6 +430,7 @@ class BalancerPool:
                 if revive(table, i, now, roster.flags[i], roster.by_slot[i].retry):
                     table.words[H_EPOCH] += 1
                     table.since[i] = wall()
+                    table.went_up[i] += 1
                 found = table.found[i]
                 if found & _TRIAL and on_trial(table, i, now, patience):
                     found |= _EJECTED
@@ -555,9 +580,11 @@ class BalancerPool:
         events: list[_Event] = []
         refused, weight, reason = self._verdict(error, status)
         lease.refused = refused or isinstance(error, PoolExhausted)
-        if error is not None and not isinstance(error, (ClientAborted, PoolExhausted, OutOfFiles)):
+        if error is not None:
             with table.thread_lock:
-                table.own_errors[slot] += 1
+                table.own_reasons[_failure(error)][slot] += 1
+                if not isinstance(error, (ClientAborted, PoolExhausted, OutOfFiles)):
+                    table.own_errors[slot] += 1
         roster = self._roster
         if roster is None or (not weight and error is not None):
             return
@@ -567,6 +594,7 @@ class BalancerPool:
             elif record_success(table, slot, now, self.health):
                 table.words[H_EPOCH] += 1
                 table.since[slot] = wall()
+                table.went_up[slot] += 1
                 events.append((slot, "member_up", {"reason": "trial passed"}))
                 table.add_event({"event": "member_up", "member": lease.name, "reason": "trial passed"})
         if events:
@@ -612,6 +640,7 @@ class BalancerPool:
             name = "member_ejected"
         table.words[H_EPOCH] += 1
         table.since[slot] = wall()
+        table.went_down[slot] += 1
         table.write_text(slot, {**table.read_text(slot), "reason": reason})
         table.add_event({"event": name, "member": seat.member.id, "reason": reason, "seconds": seconds})
         events.append((slot, name, {"reason": reason, "retry_in": f"{seconds:g}"}))
@@ -749,9 +778,7 @@ class BalancerPool:
         now = self._now()
         with table.lock:
             table.reap()
-            totals = {
-                name: table.total(name) for name in ("in_flight", "finished", "sent", "received", "errors", "latency")
-            }
+            totals = {name: table.total(name) for name in SUMMED}
             views = [self._view(table, seat, now, totals) for seat in roster.seats]
             views += [self._view(table, seat, now, totals) for seat in roster.removed if totals["in_flight"][seat.slot]]
             workers = sum(1 for block in table.blocks() if any(block["mapped"]))
@@ -787,6 +814,11 @@ class BalancerPool:
             health="down" if down else "up",
             reason=_reason(found, str(text.get("reason", ""))),
             since=table.since[i] / 1e6,
+            classes=tuple(totals[name][i] for name in CLASSES),
+            buckets=tuple(totals[name][i] for name in BUCKETS),
+            failures={reason: count for reason in REASONS if (count := totals[f"why_{reason}"][i])},
+            again=(table.retried[i], table.redispatched[i]),
+            transitions=(table.went_up[i], table.went_down[i]),
             retry_in=_retry_in(table, seat, now),
             requests=table.elected[i],
             in_flight=totals["in_flight"][i],
@@ -850,6 +882,31 @@ class BalancerPool:
         return result
 
     # -- changes ---------------------------------------------------------------------------------------------
+
+    def marks(self) -> list[tuple[int, dict[str, tuple[list[int], list[int]]]]]:
+        """What was counted until some moments of the last ten minutes, ten seconds apart, and until now.
+
+        ``[(seconds ago, {id: (status classes 1xx to 5xx, times in the classes of BOUNDS)}), …]``, oldest first.
+        Differences of two of them give the percentiles and statuses between.
+        """
+        table, roster = self._attached()
+        now = self._now() // SECOND
+        with table.lock:
+            rows = table.marked(now)
+        split = len(CLASSES)
+        return [
+            (
+                now - second,
+                {
+                    seat.member.id: (
+                        [column[seat.slot] for column in columns[:split]],
+                        [column[seat.slot] for column in columns[split:]],
+                    )
+                    for seat in roster.seats
+                },
+            )
+            for second, columns in rows
+        ]
 
     def change(
         self,
@@ -1069,6 +1126,14 @@ def _file_name(name: str, pool: BalancerPool) -> str:
     number = len(others)
     others.add(pool)
     return f"{name}.{number}" if number else name
+
+
+def _failure(error: UpstreamError) -> str:
+    """One of REASONS."""
+    for kind, reason in _FAILURES:
+        if isinstance(error, kind):
+            return reason
+    return "connect" if error.connect_level else "other"
 
 
 def _no_member(text: str, retry_after: int = 1) -> NoMember:

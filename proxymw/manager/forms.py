@@ -27,8 +27,8 @@ _STATUS = {
 }
 #: Fields that would change something. In a query they are ignored, and that is logged.
 _ACTIONS = frozenset(
-    ("nonce", "state", "retry", "loadfactor", "lbset", "route", "redirect")
-    + ("method", "timeout", "attempts", "sticky", "nofailover")
+    {"nonce", "state", "retry", "loadfactor", "lbset", "route", "redirect"}
+    | {"method", "timeout", "attempts", "sticky", "nofailover"}
 )
 
 Fields = Mapping[str, str]

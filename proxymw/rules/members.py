@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any, Protocol
@@ -301,6 +301,13 @@ class MemberView:
     changed_by: str
     letters: str
     limit: int | None = None
+    #: Answers by status class, 1xx to 5xx; exchanges by time (bounds in proxymw.state.table.BOUNDS).
+    classes: tuple[int, ...] = (0,) * 5
+    buckets: tuple[int, ...] = ()
+    #: Failed attempts by reason; elected after an attempt on itself, and on another; times it went up, and down.
+    failures: Mapping[str, int] = field(default_factory=dict)
+    again: tuple[int, int] = (0, 0)
+    transitions: tuple[int, int] = (0, 0)
 
     @property
     def loadfactor(self) -> float:

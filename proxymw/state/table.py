@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 MAGIC = int.from_bytes(b"PMWTABL\0", "little")
-VERSION = 1
+VERSION = 2
 
 OTHER_POOL = "the table of another pool"
 
 #: Words of the header.
 (H_MAGIC, H_VERSION, H_CAPACITY, H_WORKERS, H_BOOT, H_NAME, H_CHECK, H_GENERATION, H_EPOCH, H_DIRTY, H_USED) = range(11)
-(H_REAPED, H_SAMPLED, H_EVENTS, H_PROBER, H_PROBER_UNTIL, H_SYNC, H_SYNC_UNTIL) = range(11, 18)
+(H_REAPED, H_SAMPLED, H_EVENTS, H_PROBER, H_PROBER_UNTIL, H_SYNC, H_SYNC_UNTIL, H_MARKED) = range(11, 19)
 H_SECRET = 24  # four words
 HEADER = 32
 
@@ -59,10 +59,25 @@ COLUMNS = (
     "changed",  # wall clock, microseconds, of the last change that was asked for
     "drain_until",  # monotonic nanoseconds; 0: a drain has no deadline
     "peers",  # requests in flight from other hosts, as last heard
+    "redispatched",  # elected after an attempt on another member
+    "retried",  # elected after an attempt on itself
+    "went_up",
+    "went_down",
 )
 #: Columns that each worker has for itself.
-OWN = ("mapped", "in_flight", "finished", "sent", "received", "errors", "latency", "average")
-SUMMED = ("in_flight", "finished", "sent", "received", "errors", "latency")
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+#: Upper bounds, in seconds, of the classes in which exchange times are counted (OpenTelemetry's advice and two finer
+#: ones); what takes longer than the last is counted once more behind it.
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+BUCKETS = tuple(f"le{number}" for number in range(len(BOUNDS) + 1))
+#: Why exchanges failed.
+REASONS = ("connect", "connect_timeout", "read_timeout", "reset", "protocol", "pool_full", "client_abort", "other")
+_WHY = tuple(f"why_{reason}" for reason in REASONS)
+OWN = (
+    "mapped", "in_flight", "finished", "sent", "received", "errors", "latency", "average",
+    *CLASSES, *BUCKETS, *_WHY,
+)  # fmt: skip
+SUMMED = ("in_flight", "finished", "sent", "received", "errors", "latency", *CLASSES, *BUCKETS, *_WHY)
 
 #: Bits of ``mask``.
 M_FLAGS, M_LBFACTOR, M_LBSET, M_ROUTE, M_REDIRECT, M_ADDED = 1, 2, 4, 8, 16, 32
@@ -73,7 +88,11 @@ EVENTS = 128
 EVENT_BYTES = 512
 #: Ten minutes of one row a second: requests, errors, in flight, bytes, microseconds; all but in flight cumulated.
 ROWS = 600
-SAMPLES = ("requests", "errors", "in_flight", "received", "latency")
+SAMPLES = ("requests", "errors", "in_flight", "received", "latency", "5xx")
+#: And of one row each ten seconds: status classes and times, cumulated.
+MARKS = 61
+MARK_SECONDS = 10
+MARKED = (*CLASSES, *BUCKETS)
 
 
 class Layout:
@@ -91,7 +110,9 @@ class Layout:
         self.events = self.texts + (capacity + 1) * TEXT_BYTES // 8
         self.history = self.events + EVENTS * EVENT_BYTES // 8
         self.row = 1 + len(SAMPLES) * capacity
-        self.size = (self.history + ROWS * self.row) * 8
+        self.marks = self.history + ROWS * self.row
+        self.mark = 1 + len(MARKED) * capacity
+        self.size = (self.marks + MARKS * self.mark) * 8
 
 
 def capacity_for(members: int) -> int:
@@ -133,6 +154,10 @@ class Table:
         self.mapped, self.in_flight, self.finished = own["mapped"], own["in_flight"], own["finished"]
         self.own_sent, self.own_received, self.own_errors = own["sent"], own["received"], own["errors"]
         self.own_latency, self.own_average = own["latency"], own["average"]
+        #: By status // 100, by the class of the time, and by the reason.
+        self.own_classes = [own[name] for name in ("1xx", *CLASSES)]
+        self.own_buckets = [own[name] for name in BUCKETS]
+        self.own_reasons = {reason: own[f"why_{reason}"] for reason in REASONS}
         self._cut = (-1, -1)
         self._cuts: dict[str, list[memoryview[int]]] = {}
         self.pids = words[layout.own : layout.ids : layout.own_size]
@@ -164,6 +189,10 @@ class Table:
     changed: memoryview
     drain_until: memoryview
     peers: memoryview
+    redispatched: memoryview
+    retried: memoryview
+    went_up: memoryview
+    went_down: memoryview
 
     # -- a new table, an old one ---------------------------------------------------------------------------------
 
@@ -356,12 +385,37 @@ class Table:
         start = self.layout.history + second % ROWS * self.layout.row
         words[start] = 0
         for number, column in enumerate(
-            (self.elected, *(self.total(name) for name in ("errors", "in_flight", "received", "latency")))
+            (self.elected, *(self.total(name) for name in SAMPLES[1:]))
         ):
             at = start + 1 + number * capacity
             for slot, value in enumerate(column):
                 words[at + slot] = value
         words[start] = words[H_SAMPLED] = second
+        if second - words[H_MARKED] >= MARK_SECONDS:
+            self._mark(second)
+
+    def _mark(self, second: int) -> None:
+        words, capacity = self.words, self.layout.capacity
+        start = self.layout.marks + second // MARK_SECONDS % MARKS * self.layout.mark
+        words[start] = 0
+        for number, name in enumerate(MARKED):
+            at = start + 1 + number * capacity
+            for slot, value in enumerate(self.total(name)):
+                words[at + slot] = value
+        words[start] = words[H_MARKED] = second
+
+    def marked(self, now: int) -> list[tuple[int, list[Sequence[int]]]]:
+        """The rows of ten seconds and one of now, as (second, columns in the order of MARKED), oldest first. Under the
+        lock."""
+        words, capacity, layout = self.words, self.layout.capacity, self.layout
+        result: list[tuple[int, list[Sequence[int]]]] = []
+        for start in range(layout.marks, layout.marks + MARKS * layout.mark, layout.mark):
+            second = words[start]
+            if now - MARKS * MARK_SECONDS < second < now and second > 0:
+                columns = range(start + 1, start + layout.mark, capacity)
+                result.append((second, [words[at : at + capacity].tolist() for at in columns]))
+        result.sort(key=lambda row: row[0])
+        return [*result, (now, [self.total(name) for name in MARKED])]
 
     def rows(self, now: int, seconds: int) -> list[tuple[int, list[list[int]]]]:
         """The rows of the last ``seconds`` as (second, columns in the order of SAMPLES), oldest first. Under the

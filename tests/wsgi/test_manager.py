@@ -179,7 +179,8 @@ def test_our_own_fields_change_weight_set_route_and_state(pool: BalancerPool) ->
 
 def test_ticked_members_are_changed_together(pool: BalancerPool) -> None:
     app = manager(pool)
-    assert post(app, [("nonce", nonce_of(app)), ("pool", "cluster"), ("member", A), ("member", B), ("state", "disabled")])
+    ticked = [("member", A), ("member", B)]
+    assert post(app, [("nonce", nonce_of(app)), ("pool", "cluster"), *ticked, ("state", "disabled")]).code == 303
     assert [view.asked for view in pool.snapshot().members] == ["disabled", "disabled"]
     answer = post(app, {"nonce": nonce_of(app), "pool": "cluster", "state": "ready"})
     assert (answer.code, b"Tick at least one member first." in answer.body) == (400, True)
