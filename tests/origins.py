@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -372,11 +371,15 @@ def dead_port() -> int:
     return port
 
 
-def die_with_parent() -> None:
-    """In a child, before exec: a session of its own, and death when the parent dies (Linux)."""
-    os.setsid()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+#: Gunicorn's settings: it dies with its parent (PR_SET_PDEATHSIG, Linux), and each worker tells that it is ready.
+SETTINGS = """
+import contextlib, ctypes, signal
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+def post_worker_init(worker):
+    open(f"{ready}/{{worker.pid}}", "w").close()
+"""
 
 
 class Front:
@@ -404,9 +407,7 @@ class Front:
             (home / "front_under_test.py").write_text(textwrap.dedent(app))
             app, path = "front_under_test:app", [str(home), *path]
         (home / "ready").mkdir()
-        (home / "settings.py").write_text(
-            f"def post_worker_init(worker):\n    open({str(home / 'ready')!r} + '/' + str(worker.pid), 'w').close()\n"
-        )
+        (home / "settings.py").write_text(SETTINGS.format(ready=home / "ready"))
         self.workers = workers
         self._log = home / "log"
         command = [sys.executable, "-m", "gunicorn", "-c", str(home / "settings.py"), "--no-control-socket"]
@@ -416,7 +417,7 @@ class Front:
         variables["PYTHONPATH"] = os.pathsep.join([*path, *filter(None, [variables.get("PYTHONPATH")])])
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                [*command, *args, app], cwd=cwd, env=variables, stdout=log, stderr=log, preexec_fn=die_with_parent
+                [*command, *args, app], cwd=cwd, env=variables, stdout=log, stderr=log, start_new_session=True
             )
         try:
             self.port = self._wait_until_ready(home / "ready")

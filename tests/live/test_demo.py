@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pty
@@ -11,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +22,12 @@ from tests.origins import ROOT, Front
 pytestmark = pytest.mark.live
 
 
-def take_terminal() -> None:
-    """In a child, before exec: a session of its own whose terminal is standard input."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+#: Make standard input the terminal of this session, and go on as the Python that the arguments say.
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 class Demo:
@@ -41,13 +41,13 @@ class Demo:
         self._output = run / "output"
         with open(self._output, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "demo", "--port", str(self.port)],
+                [sys.executable, "-c", TAKE_TERMINAL, "-m", "demo", "--port", str(self.port)],
                 cwd=ROOT,
                 env=self.env,
                 stdin=terminal,
                 stdout=output,
                 stderr=output,
-                preexec_fn=take_terminal,
+                start_new_session=True,
             )
         os.close(terminal)
         eventually(lambda: "demo is up" in self.output or self.process.poll() is not None, 40)
