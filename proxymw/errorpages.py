@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxymw.errors import ConfigError
 from proxymw.exchange.inbound import NOT_FOUND, answer
+from proxymw.rules.headers import status_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -97,7 +98,7 @@ class ErrorPages:
         if shown is None:
             return answer(environ, start_response, status, headers=_without(kept, "cache-control"))
         fields, body = shown
-        start_response(_line(status), [*fields, *kept])
+        start_response(status_line(status), [*fields, *kept])
         return body
 
     def _ask(
@@ -204,18 +205,12 @@ def _without(headers: list[tuple[str, str]], name: str) -> list[tuple[str, str]]
     return [pair for pair in headers if pair[0].lower() != name]
 
 
-def _line(status: int) -> str:
-    from proxymw.rules.headers import status_line
-
-    return status_line(status)
-
-
 def _text(
     environ: WSGIEnvironment, start_response: StartResponse, status: int, kept: list[tuple[str, str]], page: str
 ) -> list[bytes]:
     body = page.encode()
     start_response(
-        _line(status),
+        status_line(status),
         [
             *kept,
             ("Content-Type", "text/html; charset=utf-8"),

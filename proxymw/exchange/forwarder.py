@@ -137,9 +137,9 @@ class ForwardOptions:
 
 
 def _is_authority(text: str) -> bool:
-    from proxymw.exchange.inbound import _HOST
+    from proxymw.rules.hosts import split_authority
 
-    return _HOST(text) is not None
+    return split_authority(text) is not None
 
 
 DEFAULT: Final = ForwardOptions()

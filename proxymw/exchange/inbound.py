@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxymw.errors import RequestRefused
 from proxymw.rules.headers import is_length, is_token, status_line
+from proxymw.rules.hosts import split_authority
 from proxymw.rules.paths import RoutePath, route_path
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 ALLOW: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 _USUAL_METHODS: Final = frozenset(ALLOW.split(", "))
-# RFC 9110 7.2 with RFC 3986 3.2.2, but neither escapes nor sub-delimiters in a name: no host has them, attacks do.
-_HOST: Final = re.compile(
-    r"(?:[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,254}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{0,5}))?"
-).fullmatch
 _TARGET: Final = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>[/?].*)?", re.I | re.S).fullmatch
 # Host fields that were found good; full, it stays as it is.
 _good_hosts: set[str | None] = set()
@@ -89,8 +86,7 @@ def _check_host(host: str | None, environ: WSGIEnvironment) -> None:
         if environ.get("SERVER_PROTOCOL") in ("HTTP/1.0", "HTTP/0.9"):
             return
         raise RequestRefused(400, "no_host")
-    match = _HOST(host)
-    if match is None or int(match["port"] or 0) > 65535:
+    if split_authority(host) is None:
         raise RequestRefused(400, "bad_host")
     if len(_good_hosts) < _GOOD_HOSTS_MOST:
         _good_hosts.add(host)

@@ -11,7 +11,7 @@ from proxymw.errors import ConfigError
 _NAME = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?", re.ASCII)
 _NUMERIC = re.compile(r"[0-9.]+")
 _QUAD = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}\.?")
-_AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{0,5}))?")
+_AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
 _PATTERN = re.compile(r"[A-Za-z0-9_.*?-]+", re.ASCII)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
@@ -19,14 +19,15 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 def split_authority(text: str) -> tuple[str, str] | None:
     """``Host`` as (name, port), or None where it is not one (RFC 9110 7.2).
 
-    The name is lower-case without its one trailing dot, an IPv6 literal canonical in brackets; the port is digits or
-    empty. All-numeric names must be four decimal bytes, a top-level label must begin with a letter.
+    The name is lower-case without its one trailing dot, an IPv6 literal canonical in brackets; the port is digits, or
+    empty where none is named (as in Apache, 0 and a colon with nothing after it are not ports). All-numeric names must
+    be four decimal bytes, a top-level label must begin with a letter.
     """
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         return None
     port = found["port"] or ""
-    if port and int(port) > 65535:
+    if port and not 0 < int(port) < 65536:
         return None
     if found["v6"] is not None:
         try:

@@ -19,7 +19,7 @@ from proxymw.rules.hosts import HostPattern, split_authority, target_authority
         ("Righthost:123", ("righthost", "123")),
         ("example.org.", ("example.org", "")),
         ("EXAMPLE.org.:8080", ("example.org", "8080")),
-        ("example.org:", ("example.org", "")),
+        ("example.org:080", ("example.org", "080")),
         ("[A::1]", ("[a::1]", "")),
         ("[2001:0db8:0:0::1]:443", ("[2001:db8::1]", "443")),
         ("127.0.0.1:8000", ("127.0.0.1", "8000")),
@@ -37,8 +37,8 @@ def test_a_host_is_a_lower_case_name_and_a_port(text: str, parts: tuple[str, str
     "text",
     [
         "", ".", "..", "a..b", "a/b", "a\\b", "a@b", "u:p@b", "a b", "a,b", "a\tb", "a%41", "é.org", "a:b",
-        "a:65536", "a:-1", "a:80:80", "::1", "[::1", "::1]", "[::1]x", "[::g]", "[fe80::1%eth0]", "[1.2.3.4]",
-        "[]", "1.2.3", "12345", "01.2.3.4", "1.2.3.4.5", "256.1.1.1", "foo.1bar", "a..", "a\n", "a:8\n",
+        "a:65536", "a:0", "a:", "a:-1", "a:80:80", "::1", "[::1", "::1]", "[::1]x", "[::g]", "[fe80::1%eth0]",
+        "[1.2.3.4]", "[]", "1.2.3", "12345", "01.2.3.4", "1.2.3.4.5", "256.1.1.1", "foo.1bar", "a..", "a\n", "a:8\n",
         "٣.org", "a:٣", "<x>", "*", "a." + "b" * 255,
     ],
 )  # fmt: skip

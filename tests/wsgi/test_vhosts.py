@@ -37,6 +37,7 @@ HOSTS = VirtualHosts(
         ("static.ducklington.org", "static"),
         ("wild.example", "wild"),
         ("a.b.wild.example", "wild"),
+        (".wild.example", "wild"),
         ("w1ld.test", "wild"),
         ("wld.test", "main"),
         ("late.wild.example", "wild"),  # the wildcard stands before the exact name
