@@ -171,8 +171,8 @@ class _Exchange(HTTPConnection):
             self._buffer = self._buffer[end + 4 :]
         return not data or (self._buffer != b"" and not self._buffer.startswith(b"HTTP/1.1 1"))
 
-    def read_head(self, pause: float, interim: Interim | None, *, own: bool) -> tuple[Head, int, bytes]:
-        """The final response's head, the length of its status line, and the bytes that came behind the head.
+    def read_head(self, pause: float, interim: Interim | None, own: bool) -> tuple[Head, bytes, int]:
+        """The final response's head, the bytes that came behind it, and the length of its status line.
 
         All of it, interim responses included, within ``pause`` seconds.
         """
@@ -190,7 +190,7 @@ class _Exchange(HTTPConnection):
             head = parse_head(buffer[:end], own=own)
             rest = buffer[end + 4 :]
             if head.status >= 200:
-                return head, buffer.find(b"\r\n"), rest
+                return head, rest, buffer.find(b"\r\n")
             self._pass_interim(head, interim)
             buffer = rest or self._receive_head(pause + began - time.monotonic())
 

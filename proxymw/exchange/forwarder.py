@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -18,6 +20,7 @@ from proxymw.errors import (
     RequestRefused,
     UpstreamError,
 )
+from proxymw.exchange.applications import call_app
 from proxymw.exchange.events import event_line, request_values
 from proxymw.exchange.inbound import ALLOW, answer, check, refuse
 from proxymw.exchange.limits import Limits
@@ -28,10 +31,11 @@ from proxymw.rules.policy import Policy
 from proxymw.rules.retrying import RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from proxymw.exchange.connection import Interim
     from proxymw.exchange.response import Response
     from proxymw.rules.origins import Origin
     from proxymw.rules.reversing import ReverseMap
@@ -151,6 +155,7 @@ class Forwarder:
     The origin's Date and Server are passed on, except that gunicorn puts its own in their place; Date is added where it
     is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here. ``early_hints`` hands
     the Link fields of a 103 to a server that takes them (``wsgi.early_hints``). ``max_body``: 413 for a larger one.
+    ``client_pause``: 408 for a client that sends nothing of its body for so many seconds, under gunicorn.
     """
 
     def __init__(
@@ -161,13 +166,14 @@ class Forwarder:
         retry: RetryPolicy | None = None,
         max_body: int | None = None,
         early_hints: bool = False,
+        client_pause: float | None = 10.0,
     ) -> None:
         self._given_transport = transport
         self.policy = policy or Policy.modern()
         self.retry = retry or RetryPolicy()
         self.early_hints = early_hints
         self._budget = RetryBudget(self.retry.budget)
-        self._writer = RequestWriter(self.policy, max_body=max_body)
+        self._writer = RequestWriter(self.policy, max_body=max_body, client_pause=client_pause)
 
     @property
     def transport(self) -> Sender:
@@ -186,87 +192,76 @@ class Forwarder:
         Answers for itself where there is no response: the refusal of the request, or the status of the failure.
         """
         try:
-            check(environ, self.policy)
+            if "proxymw.checked" not in environ:
+                check(environ, self.policy)
             if environ.get("HTTP_MAX_FORWARDS") == "0" and environ["REQUEST_METHOD"] == "OPTIONS":
                 return answer(environ, start_response, 200, allow=ALLOW)
             host = environ.get("HTTP_HOST") if options.preserve_host else options.host
             request = self._writer.request(environ, target, host=host, prefix=options.prefix)
-            return self._exchange(environ, start_response, destination, request, options)
+            exchange = self._exchange(environ, destination, request, options)
         except RequestRefused as refusal:
             return refuse(environ, start_response, refusal)
         except UpstreamError as error:
             return self._fail(environ, start_response, error)
+        lease, response, began = exchange
+        if response is None:
+            return call_app(environ, start_response, lease, request, options.prefix)
+        return self._deliver(environ, start_response, lease, response, options, began)
 
     def _exchange(
-        self,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-        destination: Destination,
-        request: Request,
-        options: ForwardOptions,
-    ) -> Iterable[bytes]:
-        """Try members until one answers. Raises the first true error."""
+        self, environ: WSGIEnvironment, destination: Destination, request: Request, options: ForwardOptions
+    ) -> tuple[Lease, Response | None, float]:
+        """Try members until one answers. Raises the first true error. No response: the member is an application."""
         began = time.monotonic()
         self._budget.deposit()
         tried: tuple[Lease, ...] = ()
-        first_error: UpstreamError | None = None
-        replays = 0
+        failures: list[UpstreamError] = []
         while True:
             try:
                 lease = destination.lease(environ, tried)
-            except NoMember:
-                if first_error is not None:
-                    raise first_error from None
-                raise
+            except NoMember as error:
+                raise failures[0] if failures else error from None
             if lease.app is not None:
-                return _call_app(lease, environ, start_response)
+                _note(environ, lease, len(tried) + 1, began)
+                return lease, None, began
             try:
                 response = self._send(environ, lease, request, options)
             except UpstreamError as error:
                 lease.finish(error, seconds=time.monotonic() - began)
-                first_error = first_error or error
+                failures.append(error)
                 tried += (lease,)
-                replays += not error.connect_level
-                if not self._again(error, request, tried, replays - 1, destination):
-                    self._note(environ, lease, len(tried), began)
-                    raise first_error from None
+                _note(environ, lease, len(tried), began)
+                if not self._again(failures, request, lease):
+                    raise failures[0] from None
                 _log_attempt(environ, lease, error)
             except BaseException:
-                lease.finish(ClientAborted("the request was given up"), seconds=time.monotonic() - began)
+                # Refused while its body came, or this worker is being stopped: not the member's fault.
+                lease.finish(ClientAborted("given up"), seconds=time.monotonic() - began)
                 raise
             else:
-                self._note(environ, lease, len(tried) + 1, began)
-                return self._deliver(environ, start_response, lease, response, options, began)
+                _note(environ, lease, len(tried) + 1, began)
+                return lease, response, began
 
     def _send(self, environ: WSGIEnvironment, lease: Lease, request: Request, options: ForwardOptions) -> Response:
+        """One attempt, with the lease held."""
         limits = lease.limits
         if options.limits is not None:
             limits = options.limits.over(limits)
-        own = not environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
+        interim = _hints(environ["wsgi.early_hints"]) if self.early_hints and "wsgi.early_hints" in environ else None
         transport = self._given_transport or default_transport()
-        if self.early_hints and "wsgi.early_hints" in environ:
-            return transport.send(lease.origin, request, limits, interim=_hints(environ["wsgi.early_hints"]), own=own)
-        return transport.send(lease.origin, request, limits, own=own)
+        return transport.send(lease.origin, request, limits, interim=interim, own=not _replaces_date(environ))
 
-    def _again(
-        self, error: UpstreamError, request: Request, tried: tuple[Lease, ...], replays: int, destination: Destination
-    ) -> bool:
+    def _again(self, failures: list[UpstreamError], request: Request, lease: Lease) -> bool:
         """Whether the request goes out once more: it cannot have run, or running it twice is harmless."""
+        error = failures[-1]
         if error.connect_level:
-            # The same origin would refuse again.
-            return (
-                request.replayable and len(tried) <= self.retry.failover and not isinstance(destination, SingleOrigin)
-            )
-        return self.retry.may_replay(error, method=request.method, replayable=request.replayable, replays=replays) and (
-            error.reused or self._budget.withdraw()
-        )
-
-    def _note(self, environ: WSGIEnvironment, lease: Lease, attempts: int, began: float) -> None:
-        """What the access log and the metrics want to know."""
-        environ["proxymw.pool"] = lease.pool
-        environ["proxymw.member"] = lease.name
-        environ["proxymw.attempts"] = attempts
-        environ["proxymw.upstream_ms"] = (time.monotonic() - began) * 1000
+            # A single origin would refuse again.
+            more = len(failures) <= self.retry.failover and not isinstance(lease, SingleOrigin)
+            return more and request.replayable
+        replays = sum(not failure.connect_level for failure in failures) - 1
+        may = self.retry.may_replay(error, method=request.method, replayable=request.replayable, replays=replays)
+        # That a pooled connection had gone stale says nothing about the origin.
+        return may and (error.reused or self._budget.withdraw())
 
     def _deliver(
         self,
@@ -278,16 +273,15 @@ class Forwarder:
         began: float,
     ) -> Iterable[bytes]:
         """Send the head on, and the body as it comes. From here on a failure can only be shown as a cut."""
-        body = _Body(environ, lease, response, began)
         try:
             start_response(status_line(response.status), self._headers(environ, lease, response, options))
         except BaseException:
-            body.close()
+            _finish(lease, response, began)
             raise
-        if response.body is not None:
-            body.close()
-            return [response.body]
-        return body
+        if response.body is None:
+            return _Body(environ, lease, response, began)
+        _finish(lease, response, began)
+        return [response.body]
 
     def _headers(
         self, environ: WSGIEnvironment, lease: Lease, response: Response, options: ForwardOptions
@@ -299,7 +293,7 @@ class Forwarder:
             headers = options.reverse.apply(
                 headers, origin=lease.origin, script_name=script_name, public=public, policy=self.policy
             )
-        if not response.dated:
+        if not response.dated and not _replaces_date(environ):
             headers = [*headers, ("Date", formatdate(usegmt=True))]
         if lease.set_headers:
             headers = [*headers, *lease.set_headers]
@@ -326,7 +320,7 @@ class Forwarder:
 
 
 class _Body:
-    """The response's body on its way, and the one owner of lease and connection: ``close`` ends both, once."""
+    """A body on its way, and the one owner of lease and connection: ``close`` ends both, once, read or not."""
 
     __slots__ = ("_began", "_environ", "_error", "_lease", "_pieces", "_response")
 
@@ -335,44 +329,60 @@ class _Body:
         self._lease: Lease | None = lease
         self._response = response
         self._began = began
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces = iter(response)
         self._error: UpstreamError | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._pieces is None:
-            self._pieces = iter(self._response)
         try:
             return next(self._pieces)
         except UpstreamError as error:
             self._error = error
             _log_cut(self._environ, self._response, error)
+            _show_cut(self._environ)
+            self.close()
             raise
 
     def close(self) -> None:
         lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        response = self._response
-        try:
-            response.close()
-        finally:
-            lease.finish(
-                self._error,
-                status=response.status,
-                sent=response.sent,
-                received=response.received,
-                seconds=time.monotonic() - self._began,
-            )
+        if lease is not None:
+            _finish(lease, self._response, self._began, self._error)
+
+    def __del__(self) -> None:
+        # A middleware in front that forgets close() must not keep the member busy for ever.
+        self.close()
 
 
-def _call_app(lease: Lease, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    raise NotImplementedError
+def _finish(lease: Lease, response: Response, began: float, error: UpstreamError | None = None) -> None:
+    """End an attempt that had an answer: first the connection, then the lease."""
+    try:
+        response.close()
+    finally:
+        lease.finish(
+            error,
+            status=response.status,
+            sent=response.sent,
+            received=response.received,
+            seconds=time.monotonic() - began,
+        )
 
 
-def _hints(send: Any) -> Any:
+def _note(environ: WSGIEnvironment, lease: Lease, attempts: int, began: float) -> None:
+    """What the access log and the metrics want to know."""
+    environ["proxymw.pool"] = lease.pool
+    environ["proxymw.member"] = lease.name
+    environ["proxymw.attempts"] = attempts
+    environ["proxymw.upstream_ms"] = (time.monotonic() - began) * 1000
+
+
+def _replaces_date(environ: WSGIEnvironment) -> bool:
+    """Whether the server drops an application's Date and Server and writes its own."""
+    return bool(environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"))
+
+
+def _hints(send: Callable[[HeaderList], object]) -> Interim:
     """Passes the Link fields of 103 responses to the server's own way of sending them."""
 
     def interim(status: int, headers: HeaderList) -> None:
@@ -383,12 +393,19 @@ def _hints(send: Any) -> Any:
     return interim
 
 
+def _show_cut(environ: WSGIEnvironment) -> None:
+    """Let an HTTP/1.0 client see that its body is cut: to it, a close would be the end. Under gunicorn."""
+    sock = environ.get("gunicorn.socket")
+    if sock is not None and environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        # A reset instead of an orderly end.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def _log_attempt(environ: WSGIEnvironment, lease: Lease, error: UpstreamError) -> None:
     _log.info(event_line(error.event, retried="yes", **request_values(environ), upstream=lease.name, error=error))
 
 
 def _log_cut(environ: WSGIEnvironment, response: Response, error: UpstreamError) -> None:
     member = environ.get("proxymw.member")
-    _log.warning(
-        event_line(error.event, **request_values(environ), upstream=member, bytes=response.received, error=error)
-    )
+    line = event_line(error.event, **request_values(environ), upstream=member, bytes=response.received, error=error)
+    _log.warning(line)

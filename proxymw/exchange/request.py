@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from proxymw.errors import ClientAborted, RequestRefused
 from proxymw.rules.forwarded import Forwarding
-from proxymw.rules.headers import HOP_BY_HOP, LEGAL, connection_options
+from proxymw.rules.headers import HOP_BY_HOP, LEGAL, connection_options, is_token
 from proxymw.rules.paths import quote_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -52,7 +52,6 @@ class Request:
         target: str,
         fields: str = "",
         lines: int = 0,
-        *,
         host: str | None = None,
         body: bytes = b"",
         stream: BodyStream | None = None,
@@ -83,7 +82,7 @@ class Request:
         # RFC 9110 5.5: no CR, LF, NUL or other control in a value; the lines that we wrote are the only ones.
         if data.translate(None, LEGAL) != b"\r\n" * (self.lines + 3):
             raise RequestRefused(400, "bad_field_value")
-        if len(data) > HEAD_MOST or self.lines > FIELDS_MOST + 8:
+        if len(data) > HEAD_MOST:
             raise RequestRefused(431, "request_head_too_large")
         return data
 
@@ -93,25 +92,33 @@ class BodyStream:
 
     __slots__ = ("_cap", "_first", "_got", "_read", "length", "started")
 
-    def __init__(self, source: Any, length: int | None, first: bytes = b"", cap: int | None = None) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], length: int | None, first: bytes = b"", cap: int | None = None
+    ) -> None:
         self.length = length
         #: Whether any of it was given out: from then on it cannot be sent again.
         self.started = False
-        self._read = source.read
+        self._read = read
         self._first = first
         self._got = len(first)
         self._cap = cap
 
+    def start(self) -> bytes:
+        """The piece that was read already. From here on the request cannot be sent again."""
+        self.started = True
+        first, self._first = self._first, b""
+        return first
+
     def __iter__(self) -> Iterator[bytes]:
         """The pieces. ``ClientAborted`` when they end too early, ``RequestRefused`` (413) over the cap."""
-        self.started = True
-        if self._first:
-            yield self._first
+        first = self.start()
+        if first:
+            yield first
         size = PIECE_LEAST
         while self.length is None or self._got < self.length:
             asked = size if self.length is None else min(size, self.length - self._got)
             began = time.monotonic()
-            piece = read_body(self._read, asked)
+            piece = self._read(asked)
             if not piece:
                 break
             self._got += len(piece)
@@ -125,128 +132,147 @@ class BodyStream:
             raise ClientAborted("the client's body ended before its length")
 
 
-def read_body(read: Any, size: int) -> bytes:
-    """Read from the client. Whatever the server raises there, broken chunks or a reset, means that the body is lost."""
-    try:
-        data: bytes = read(size)
-    except Exception as error:
-        raise ClientAborted(str(error)) from error
-    return data
+def body_reader(environ: WSGIEnvironment, pause: float | None) -> Callable[[int], bytes]:
+    """Reads the client's body. Whatever the server raises there, broken chunks or a reset, is ``ClientAborted``.
+
+    Under gunicorn, whose threaded workers wait for ever, a silence of ``pause`` seconds is a ``RequestRefused`` (408).
+    """
+    source, sock = environ["wsgi.input"], cast("Any", environ.get("gunicorn.socket"))
+
+    def read(size: int) -> bytes:
+        try:
+            data: bytes = source.read(size)
+        except TimeoutError:
+            raise RequestRefused(408, "client_body_timeout") from None
+        except Exception as error:
+            raise ClientAborted(str(error)) from error
+        return data
+
+    def timed(size: int) -> bytes:
+        before = sock.gettimeout()
+        sock.settimeout(pause)
+        try:
+            return read(size)
+        finally:
+            sock.settimeout(before)
+
+    return read if sock is None or pause is None else timed
 
 
 class RequestWriter:
     """Makes requests for origins from WSGI environments, under one policy."""
 
-    __slots__ = ("_dropped", "_names", "forwarding", "max_body")
+    __slots__ = ("_dropped", "_names", "client_pause", "forwarding", "max_body")
 
-    def __init__(self, policy: Policy, *, max_body: int | None = None) -> None:
+    def __init__(self, policy: Policy, *, max_body: int | None = None, client_pause: float | None = None) -> None:
         self.forwarding = Forwarding(policy)
         self.max_body = max_body
+        self.client_pause = client_pause
         self._dropped = _NEVER | self.forwarding.dropped
         # Environ key -> CRLF and the field's name as it is sent, or "" for what is not. Bounded: clients choose names.
         self._names: dict[str, str] = {}
 
     def request(self, environ: WSGIEnvironment, target: str, *, host: str | None = None, prefix: str = "") -> Request:
         """The request for ``target``. Reads a small body. Raises ``RequestRefused`` or ``ClientAborted``."""
-        method = environ["REQUEST_METHOD"]
         if _TARGET(target) is None:
-            target = self._quoted(target)
+            target = _quoted(target)
         names = self._names
-        parts: list[str] = []
-        for key, value in environ.items():
-            name = names.get(key)
-            if name is None:
-                name = self._name(key)
-            if name:
-                parts += (name, value)
+        if not environ.keys() <= names.keys():
+            names = self._learn(environ)
+        fields = [name + value for key, value in environ.items() if (name := names[key])]
+        if len(fields) > FIELDS_MOST:
+            raise RequestRefused(431, "too_many_fields")
         if environ.get("HTTP_CONNECTION", "close") not in _KEEP_ALIVE:
-            parts = self._without_listed(parts, environ["HTTP_CONNECTION"])
+            fields = _without_listed(fields, environ["HTTP_CONNECTION"])
+        if environ.get("CONTENT_TYPE"):
+            fields.append("\r\nContent-Type: " + environ["CONTENT_TYPE"])
+        if "HTTP_MAX_FORWARDS" in environ:
+            fields.append("\r\nMax-Forwards: " + _max_forwards(environ))
         body, stream = b"", None
-        content_type = environ.get("CONTENT_TYPE")
-        if content_type:
-            parts += ("\r\nContent-Type: ", content_type)
         if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ or _open_ended(environ):
             body, stream, framing = self._body(environ)
-            parts += framing
-        if "HTTP_MAX_FORWARDS" in environ:
-            parts += ("\r\nMax-Forwards: ", _max_forwards(environ))
-        self._forward(environ, prefix, parts)
-        return Request(method, target, "".join(parts), len(parts) >> 1, host=host, body=body, stream=stream)
+            if framing:
+                fields.append(framing)
+        lines, count = self._forwarded(environ, prefix)
+        fields.append(lines)
+        method = environ["REQUEST_METHOD"]
+        return Request(method, target, "".join(fields), len(fields) - 1 + count, host, body, stream)
 
-    def _name(self, key: str) -> str:
-        name = ""
-        if key.startswith("HTTP_"):
-            field = key[5:].replace("_", "-")
-            if field.lower() not in self._dropped:
-                name = f"\r\n{field.title()}: "
-        if len(self._names) < _NAMES_MOST:
-            self._names[key] = name
-        return name
+    def _learn(self, environ: WSGIEnvironment) -> dict[str, str]:
+        """The names of this environ's keys, remembered unless there are too many by now. 400 for a bad name."""
+        names = self._names if len(self._names) < _NAMES_MOST else self._names.copy()
+        for key in [key for key in environ if key not in names]:
+            field = key[5:].replace("_", "-") if key.startswith("HTTP_") else ""
+            if field and not is_token(field):
+                raise RequestRefused(400, "bad_field_name")
+            names[key] = f"\r\n{field.title()}: " if field and field.lower() not in self._dropped else ""
+        return names
 
-    @staticmethod
-    def _quoted(target: str) -> str:
-        """A target with its 8-bit bytes encoded. 400 where it could end the request line or lose its tail."""
-        quoted = _EIGHT_BIT.sub(lambda match: f"%{ord(match[0]):02X}", target)
-        if _TARGET(quoted) is None:
-            raise RequestRefused(400, "bad_target")
-        return quoted
-
-    @staticmethod
-    def _without_listed(parts: list[str], connection: str) -> list[str]:
-        """RFC 9110 7.6.1: the fields that Connection lists go no further. Only the client's own: ours come later."""
-        listed = {f"\r\n{option.title()}: " for option in connection_options(connection)}
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        return [text for name, value in pairs if name not in listed for text in (name, value)]
-
-    def _forward(self, environ: WSGIEnvironment, prefix: str, parts: list[str]) -> None:
-        """Add what we say about the client."""
-        forwarding = self.forwarding
+    def _forwarded(self, environ: WSGIEnvironment, prefix: str) -> tuple[str, int]:
+        """What we say about the client, as lines, and their number."""
         sent = None
-        if forwarding.append:
-            keys = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in forwarding.names)
+        if self.forwarding.append:
+            keys = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in self.forwarding.names)
             sent = {name: environ[key] for name, key in keys if key in environ}
+        via = environ.get("HTTP_VIA", "")
+        if via and self.forwarding.loops(via):
+            raise RequestRefused(508, "forwarding_loop")
         if environ.get("SCRIPT_NAME"):
             prefix = quote_path(environ["SCRIPT_NAME"].rstrip("/")) + prefix
-        address, host = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", "")
-        for name, value in forwarding.fields(address, host, environ["wsgi.url_scheme"], prefix, sent):
-            parts += (f"\r\n{name}: ", value)
-        before = environ.get("HTTP_VIA", "")
-        if before and forwarding.loops(before):
-            raise RequestRefused(508, "forwarding_loop")
-        via = forwarding.via_field(environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:] or "1.1", before)
-        if via:
-            parts += ("\r\nVia: ", via)
+        return self.forwarding.lines(
+            environ.get("REMOTE_ADDR", ""),
+            environ.get("HTTP_HOST", ""),
+            environ["wsgi.url_scheme"],
+            prefix,
+            environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:] or "1.1",
+            via=via,
+            sent=sent,
+        )
 
-    def _body(self, environ: WSGIEnvironment) -> tuple[bytes, BodyStream | None, tuple[str, ...]]:
-        """The body and the field that frames it, from a length or an end that the server sees (never both)."""
-        source, cap = environ["wsgi.input"], self.max_body
+    def _body(self, environ: WSGIEnvironment) -> tuple[bytes, BodyStream | None, str]:
+        """The body and the line that frames it, from a length or an end that the server sees (never both)."""
+        read, cap = body_reader(environ, self.client_pause), self.max_body
         declared = environ.get("CONTENT_LENGTH")
         length = int(declared) if declared else None
         if length is not None and cap is not None and length > cap:
             raise RequestRefused(413, "body_too_large")
         wanted = SMALL_BODY + 1 if length is None else length if length <= SMALL_BODY else PIECE_LEAST
-        body = _read_upto(source.read, wanted)
+        body = _read_upto(read, wanted)
         if cap is not None and len(body) > cap:
             raise RequestRefused(413, "body_too_large")
         if length is None and len(body) <= SMALL_BODY:
             length = len(body)
             if not length and _open_ended(environ):
-                return b"", None, ()
+                return b"", None, ""
         if length is None:
-            return b"", BodyStream(source, None, body, cap), ("\r\nTransfer-Encoding: ", "chunked")
-        framing = ("\r\nContent-Length: ", str(length))
+            return b"", BodyStream(read, None, body, cap), "\r\nTransfer-Encoding: chunked"
+        framing = f"\r\nContent-Length: {length}"
         if length > SMALL_BODY:
-            return b"", BodyStream(source, length, body), framing
+            return b"", BodyStream(read, length, body), framing
         if len(body) < length:
             raise ClientAborted("the client's body ended before its length")
         return body, None, framing
 
 
-def _read_upto(read: Any, size: int) -> bytes:
+def _quoted(target: str) -> str:
+    """A target with its 8-bit bytes encoded. 400 where it could end the request line or lose its tail."""
+    quoted = _EIGHT_BIT.sub(lambda match: f"%{ord(match[0]):02X}", target)
+    if _TARGET(quoted) is None:
+        raise RequestRefused(400, "bad_target")
+    return quoted
+
+
+def _without_listed(fields: list[str], connection: str) -> list[str]:
+    """RFC 9110 7.6.1: the fields that Connection lists go no further. Only the client's own: ours come later."""
+    listed = tuple(f"\r\n{option.title()}: " for option in connection_options(connection))
+    return [field for field in fields if not field.startswith(listed)]
+
+
+def _read_upto(read: Callable[[int], bytes], size: int) -> bytes:
     """``size`` bytes, or fewer where the body ends first."""
-    data = read_body(read, size) if size else b""
+    data = read(size) if size else b""
     while data and len(data) < size:
-        more = read_body(read, size - len(data))
+        more = read(size - len(data))
         if not more:
             break
         data += more

@@ -97,7 +97,8 @@ def parse_head(head: bytes, *, own: bool = True) -> Head:
                 length = int(value)
                 value = str(length)
             elif kind == _CONNECTION:
-                connection += "," + value
+                if value.lower() != "keep-alive" or not keep:
+                    connection += "," + value
                 continue
             elif kind == _CODING:
                 if chunked or value.lower() != "chunked":
@@ -150,23 +151,21 @@ def _connection(value: str, persistent: bool, headers: HeaderList) -> tuple[bool
 
 
 class Response:
-    """A final response. A whole one has its ``body``; of a longer one ``body`` is None and iterating reads it.
+    """A final response, whole: ``body`` is all of it.
 
-    Iterating raises an ``UpstreamError`` where the body breaks off. ``close()`` ends it on every path, and gives the
-    connection back if, and only if, everything was read and the origin keeps it.
+    ``dated``: the origin sent a Date. ``sent`` and ``received`` count bytes: of the request with its head, and of the
+    status line and the body.
     """
 
-    __slots__ = ("_close", "_framing", "_read", "body", "dated", "first", "headers", "received", "sent", "status")
+    __slots__ = ("body", "dated", "headers", "received", "sent", "status")
+
+    body: bytes | None
 
     def __init__(
         self,
         status: int,
         headers: HeaderList,
         body: bytes | None = b"",
-        *,
-        framing: Framing | None = None,
-        read: Callable[[int], bytes] | None = None,
-        close: Callable[[bool], None] | None = None,
         dated: bool = True,
         sent: int = 0,
         received: int = 0,
@@ -175,39 +174,65 @@ class Response:
         self.headers = headers
         self.body = body
         self.dated = dated
-        #: Bytes that went to the origin, the head included, and that came: the status line and the body.
         self.sent = sent
         self.received = received
-        self._framing = framing
-        self._read = read
-        self._close = close
 
     def __iter__(self) -> Iterator[bytes]:
-        if self.body is not None:
-            yield self.body
-            return
-        framing, read = self._framing, self._read
-        assert framing is not None
-        assert read is not None
-        first = framing.at_hand
-        # An empty first piece lets the server send the head before a byte of the body has come.
-        yield first
-        self.received += len(first)
+        yield self.body or b""
+
+    def close(self) -> None:
+        """End the response; safe to call twice."""
+
+
+class StreamedResponse(Response):
+    """A response whose body is still on its way: ``body`` is None, and iterating reads it, once.
+
+    The first piece is what came with the head, or empty, so that the server can send the head at once. Iterating raises
+    an ``UpstreamError`` where the body breaks off. ``close()`` gives the connection back if, and only if, everything
+    was read and nothing but it.
+    """
+
+    __slots__ = ("_close", "_framing", "_read")
+
+    def __init__(
+        self,
+        status: int,
+        headers: HeaderList,
+        framing: Framing,
+        read: Callable[[int], bytes],
+        close: Callable[[bool], None],
+        *,
+        dated: bool,
+        sent: int,
+        received: int,
+    ) -> None:
+        super().__init__(status, headers, None, dated, sent, received)
+        self._framing = framing
+        self._read = read
+        self._close: Callable[[bool], None] | None = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        framing = self._framing
+        piece, framing.at_hand = framing.at_hand, b""
+        self.received += len(piece)
+        yield piece
         size = READ_LEAST
         while not framing.done:
-            data = read(size)
+            data = self._read(size)
             if len(data) == size and size < READ_MOST:
                 size *= 2
             piece = framing.feed(data)
+            if framing.done:
+                # The client may be slow to take the last piece; the connection need not wait for it.
+                self.close()
             if piece:
                 self.received += len(piece)
                 yield piece
 
     def close(self) -> None:
-        """End the response; safe to call twice."""
         end, self._close = self._close, None
         if end is not None:
-            end(self._framing is not None and self._framing.clean)
+            end(self._framing.clean)
 
 
 class Framing:

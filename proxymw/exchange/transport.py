@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 import weakref
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -28,7 +29,15 @@ from proxymw.errors import (
 )
 from proxymw.exchange.connection import Interim, PlainConnection, SecureConnection
 from proxymw.exchange.limits import Limits
-from proxymw.exchange.response import ChunkedFraming, CloseFraming, Framing, LengthFraming, Response
+from proxymw.exchange.response import (
+    ChunkedFraming,
+    CloseFraming,
+    Framing,
+    Head,
+    LengthFraming,
+    Response,
+    StreamedResponse,
+)
 
 if TYPE_CHECKING:
     from proxymw.exchange.request import Request
@@ -56,8 +65,35 @@ class Sender(Protocol):
         """
 
 
+class _Free:
+    """The unused connections of a pool without a limit, last in, first out. What urllib3 asks of a queue."""
+
+    def __init__(self, maxsize: int) -> None:
+        # A deque's own methods are atomic; a Queue with its three conditions costs more than the request's bytes.
+        self._free: deque[Any] = deque()
+        self._maxsize = maxsize
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._free.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, conn: Any, block: bool = True, timeout: float | None = None) -> None:
+        if conn is None:
+            return
+        if len(self._free) >= self._maxsize:
+            raise queue.Full
+        self._free.append(conn)
+
+    def qsize(self) -> int:
+        return len(self._free)
+
+
 class _PoolMixin(HTTPConnectionPool):
-    """A urllib3 pool that keeps at most ``maxsize`` unused connections, quietly."""
+    """A urllib3 pool that makes as many connections as are needed and keeps ``maxsize`` of them, quietly."""
+
+    QueueCls: Any = _Free
 
     def _put_conn(self, conn: Any) -> None:
         try:
@@ -73,6 +109,24 @@ class _PlainPool(_PoolMixin):
 
 class _SecurePool(_PoolMixin, HTTPSConnectionPool):
     ConnectionCls = SecureConnection
+
+
+class _LimitedPlainPool(_PlainPool):
+    """With urllib3's own queue ``maxsize`` is a limit, for which requests wait."""
+
+    QueueCls = queue.LifoQueue
+
+
+class _LimitedSecurePool(_SecurePool):
+    QueueCls = queue.LifoQueue
+
+
+_POOLS: Final[dict[tuple[str, bool], Any]] = {
+    ("http", False): _PlainPool,
+    ("http", True): _LimitedPlainPool,
+    ("https", False): _SecurePool,
+    ("https", True): _LimitedSecurePool,
+}
 
 
 class Transport:
@@ -157,9 +211,15 @@ class Transport:
         try:
             if conn.sock is None:
                 self._connect(conn, limits)
+            assert limits.between_bytes is not None
             sent, whole = conn.send_request(head, request, limits.first_byte, total)
-            answer, line, rest = conn.read_head(limits.first_byte, interim, own=own)
-            return _response(pool, conn, request, answer, rest, limits, whole, sent, line)
+            answer, rest, line = conn.read_head(limits.first_byte, interim, own)
+            if request.method == "HEAD" or answer.status == 204 or answer.status == 304:
+                answer = _without_body(answer)
+            if not whole:
+                # What is left of the request would be read as the next one.
+                answer = answer._replace(keep=False)
+            return _response(pool, conn, answer, rest, limits.between_bytes, sent, line)
         except BaseException:
             # Including the end of a greenlet or a worker: half an exchange is never pooled.
             conn.close()
@@ -210,15 +270,10 @@ class Transport:
             "ttl": limits.ttl,
             "max_age": self.max_age,
         }
-        if origin.scheme == "http":
-            return _PlainPool(origin.host, origin.port, **options)
-        return _SecurePool(
-            origin.host,
-            origin.port,
-            ssl_context=self._tls_context(),
-            server_hostname=self._server_hostname,
-            **options,
-        )
+        if origin.scheme == "https":
+            options |= {"ssl_context": self._tls_context(), "server_hostname": self._server_hostname}
+        pool: HTTPConnectionPool = _POOLS[origin.scheme, limits.max is not None](origin.host, origin.port, **options)
+        return pool
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:
@@ -252,57 +307,51 @@ def _not_connected(cause: BaseException | None) -> UpstreamError:
     return ConnectRefused(str(cause))
 
 
-def _response(
-    pool: HTTPConnectionPool,
-    conn: Any,
-    request: Request,
-    head: Any,
-    rest: bytes,
-    limits: Limits,
-    whole: bool,
-    sent: int,
-    line: int,
+def _whole_response(
+    pool: HTTPConnectionPool, conn: Any, head: Head, body: bytes, clean: bool, sent: int, line: int
 ) -> Response:
-    """The response, and the connection given back already if nothing of it is missing."""
-    status, headers, length, chunked, keep, dated = head
-    keep = keep and whole
-    if status == 204 or status == 304 or request.method == "HEAD":
-        length, chunked = 0, False
-        if status == 204:
-            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
-    if length is not None and len(rest) >= length:
-        if keep and len(rest) == length:
-            conn.park()
-        else:
-            # Bytes behind the end belong to nobody.
-            conn.close()
-            rest = rest[:length]
-        pool._put_conn(conn)
-        return Response(status, headers, rest, dated=dated, sent=sent, received=line + length)
+    """A response of which nothing is missing; its connection is given back before anyone hears of it."""
+    _give_back(pool, conn, head.keep, clean)
+    return Response(head.status, head.headers, body, head.dated, sent, line + len(body))
+
+
+def _response(
+    pool: HTTPConnectionPool, conn: Any, head: Head, rest: bytes, pause: float, sent: int, line: int
+) -> Response:
+    """A response by the rules of RFC 9112 6.3, ``rest`` being what came with the head."""
     framing: Framing
-    if chunked:
+    if head.chunked:
         framing = ChunkedFraming(rest)
-    elif length is not None:
-        framing = LengthFraming(length, rest)
+        if framing.done:
+            # The length is known after all.
+            head.headers.append(("Content-Length", str(len(framing.at_hand))))
+            return _whole_response(pool, conn, head, framing.at_hand, framing.clean, sent, line)
+    elif head.length is not None:
+        if len(rest) >= head.length:
+            # Bytes behind the end belong to nobody.
+            clean = len(rest) == head.length
+            return _whole_response(pool, conn, head, rest[: head.length], clean, sent, line)
+        framing = LengthFraming(head.length, rest)
     else:
         framing = CloseFraming(rest)
-    if framing.done:
-        # All chunks are here: the length is known after all.
-        _give_back(pool, conn, keep, framing.clean)
-        body = framing.at_hand
-        headers.append(("Content-Length", str(len(body))))
-        return Response(status, headers, body, dated=dated, sent=sent, received=line + len(body))
-    return Response(
-        status,
-        headers,
-        None,
-        framing=framing,
-        read=partial(conn.read_body, pause=limits.between_bytes),
-        close=partial(_give_back, pool, conn, keep),
-        dated=dated,
+    return StreamedResponse(
+        head.status,
+        head.headers,
+        framing,
+        partial(conn.read_body, pause=pause),
+        partial(_give_back, pool, conn, head.keep),
+        dated=head.dated,
         sent=sent,
         received=line,
     )
+
+
+def _without_body(head: Head) -> Head:
+    """RFC 9112 6.3, rule 1: what ends with its head, whatever that says of a length. RFC 9110 8.6: none in a 204."""
+    headers = head.headers
+    if head.status == 204:
+        headers = [pair for pair in headers if pair[0].lower() != "content-length"]
+    return head._replace(headers=headers, length=0, chunked=False)
 
 
 def _give_back(pool: HTTPConnectionPool, conn: Any, keep: bool, clean: bool) -> None:
