@@ -66,13 +66,14 @@ from proxymw.rules.policy import Policy
 from proxymw.rules.sticky import StickyCookie, StickyRoute, as_sticky, cookie_value
 from proxymw.state.local import local_table
 from proxymw.state.roster import Roster, Seat, added_text, build, join
-from proxymw.state.shared import automatic_path, close_table, shared_table, why_not
+from proxymw.state.shared import SharedTable, automatic_path, close_table, grow_table, shared_table, why_not
 from proxymw.state.table import (
     BOUNDS,
     BUCKETS,
     CLASSES,
     H_EPOCH,
     H_GENERATION,
+    H_MOVED,
     H_SAMPLED,
     M_ADDED,
     M_FLAGS,
@@ -80,6 +81,7 @@ from proxymw.state.table import (
     M_LBSET,
     M_REDIRECT,
     M_ROUTE,
+    MARKED,
     REASONS,
     SAMPLES,
     SUMMED,
@@ -327,6 +329,9 @@ class BalancerPool:
         if live is None or live.provisional or live.pid != os.getpid():
             live = self.join(environ)
         table = live.table
+        if table.words[H_MOVED]:
+            live = self.join(environ)
+            table = live.table
         roster = self._roster
         assert roster is not None
         refused = 0
@@ -687,12 +692,16 @@ class BalancerPool:
             live = self._live
             pid = os.getpid()
             if live is not None and live.pid == pid and not (live.provisional and environ is not None):
-                return live
+                if not live.table.words[H_MOVED]:
+                    return live
+                environ = {"wsgi.multiprocess": True}
             live = self._open(pid, environ)
             with live.table.lock:
                 problem = join(live.table, self._members, down=self.probe is not None and self.probe.initial == "down")
                 if not problem:
                     self._build(live.table)
+            if problem and isinstance(live.table, SharedTable):
+                live, problem = self._grow(live, problem)
             if problem:
                 live = replace(live, table=local_table(self.name, len(self._members)), state=problem)
                 _log.error("event=state_local pool=%s reason=%s", _safe(self.name), _safe(problem))
@@ -707,8 +716,7 @@ class BalancerPool:
         if self._state is None and not several:
             return _Live(pid, local_table(self.name, len(self._members)), "local", environ is None)
         try:
-            path = self._state if self._state is not None else automatic_path(self._file)
-            table = shared_table(path, self.name, len(self._members))
+            table = shared_table(self._path(), self.name, len(self._members))
         except OSError as error:
             reason = why_not(error)
             _log.error("event=state_local pool=%s workers=alone reason=%s", _safe(self.name), _safe(reason))
@@ -716,6 +724,23 @@ class BalancerPool:
         level = logging.INFO if table.created else logging.DEBUG
         _log.log(level, "event=state_shared pool=%s path=%s", _safe(self.name), _safe(table.path))
         return _Live(pid, table, "shared")
+
+    def _grow(self, live: _Live, problem: str) -> tuple[_Live, str]:
+        """Move to a bigger file that has room for all members; what is wrong with that, if anything."""
+        assert isinstance(live.table, SharedTable)
+        needed = len(self._members) + sum(live.table.used)
+        try:
+            table = grow_table(live.table, self._path(), self.name, needed)
+        except OSError as error:
+            return live, f"{problem}, and {why_not(error)}"
+        with table.lock:
+            problem = join(table, self._members)
+            if not problem:
+                self._build(table)
+        return replace(live, table=table), problem
+
+    def _path(self) -> str:
+        return self._state if self._state is not None else automatic_path(self._file)
 
     def close(self) -> None:
         """Leave the shared table; what this process had in flight is given back. A later request joins again."""
@@ -746,7 +771,7 @@ class BalancerPool:
 
     def _attached(self) -> tuple[Table, Roster]:
         live = self._live
-        if live is None or live.pid != os.getpid():
+        if live is None or live.pid != os.getpid() or live.table.words[H_MOVED]:
             live = self.join()
         table = live.table
         roster = self._roster
@@ -859,53 +884,68 @@ class BalancerPool:
         with table.lock:
             return table.read_events(after)
 
-    def history(self, seconds: int = 600) -> dict[str, Any]:
+    def history(self, seconds: int = 600, step: int = 1, names: Sequence[str] = SAMPLES) -> dict[str, Any]:
         """One-second samples of the last ``seconds`` (at most 600), oldest first, for charts.
 
         ``{"ages": [seconds ago, …], "members": {id: {"requests": […], "errors": […], "in_flight": […], "received": […],
-        "latency": […]}}}``: per second but for in_flight (at that moment); latency is in microseconds of exchanges that
-        ended. Seconds without traffic have no sample.
+        "latency": […], "5xx": […]}}}``: per second but for in_flight (at that moment); latency is in microseconds of
+        exchanges that ended. Seconds without traffic have no sample. ``step``: one sample, the mean, for so many
+        seconds. ``names``: those of interest.
         """
         table, roster = self._attached()
         now = self._now() // SECOND
         with table.lock:
             table.reap()
             table.sample(now)
-            rows = table.rows(now, seconds)
+            rows = table.rows(now, seconds, step)
         result: dict[str, Any] = {"ages": [now - second for second, _ in rows[1:]], "members": {}}
         for seat in roster.seats:
             columns = {}
-            for number, name in enumerate(SAMPLES):
+            for name in names:
+                number = SAMPLES.index(name)
                 values = [row[number][seat.slot] for _, row in rows]
                 columns[name] = values[1:] if name == "in_flight" else _differences(values, rows)
             result["members"][seat.member.id] = columns
         return result
 
-    # -- changes ---------------------------------------------------------------------------------------------
-
-    def marks(self) -> list[tuple[int, dict[str, tuple[list[int], list[int]]]]]:
-        """What was counted until some moments of the last ten minutes, ten seconds apart, and until now.
-
-        ``[(seconds ago, {id: (status classes 1xx to 5xx, times in the classes of BOUNDS)}), …]``, oldest first.
-        Differences of two of them give the percentiles and statuses between.
-        """
+    def lately(self, seconds: int = 60) -> tuple[int, dict[str, tuple[list[int], list[int]]]]:
+        """What was counted in about the last ``seconds``: how many they were, to ten, and for each member its answers
+        by status class (1xx to 5xx) and its exchanges by time (in the classes of BOUNDS, and one above)."""
         table, roster = self._attached()
         now = self._now() // SECOND
         with table.lock:
-            rows = table.marked(now)
+            marks = table.marked(now)
+            base = next((mark for mark in reversed(marks) if now - mark[0] >= seconds), marks[0] if marks else None)
+            end = [table.total(name) for name in MARKED]
+            begin = table.mark_columns(base[1]) if base else [[0] * len(column) for column in end]
+            counts = [
+                [max(0, b - a) for a, b in zip(first, last, strict=False)]
+                for first, last in zip(begin, end, strict=True)
+            ]
         split = len(CLASSES)
+        values = dict(enumerate(zip(*counts, strict=True)))
+        members = {
+            seat.member.id: (list(values[seat.slot][:split]), list(values[seat.slot][split:])) for seat in roster.seats
+        }
+        return now - base[0] if base else 0, members
+
+    def times(self) -> list[tuple[int, list[int]]]:
+        """Exchanges of all members by time (in the classes of BOUNDS, and one above) in the last ten minutes.
+
+        One entry for each ten seconds with traffic, oldest first: the seconds since its end, and the counts.
+        """
+        table, _ = self._attached()
+        now = self._now() // SECOND
+        split = len(CLASSES)
+        with table.lock:
+            sums = [
+                (second, [sum(column) for column in table.mark_columns(start)[split:]])
+                for second, start in table.marked(now)
+            ]
+            sums.append((now, [sum(table.total(name)) for name in BUCKETS]))
         return [
-            (
-                now - second,
-                {
-                    seat.member.id: (
-                        [column[seat.slot] for column in columns[:split]],
-                        [column[seat.slot] for column in columns[split:]],
-                    )
-                    for seat in roster.seats
-                },
-            )
-            for second, columns in rows
+            (now - second, [max(0, b - a) for a, b in zip(before, after, strict=True)])
+            for (_, before), (second, after) in itertools.pairwise(sums)
         ]
 
     def change(

@@ -26,7 +26,7 @@ OTHER_POOL = "the table of another pool"
 
 #: Words of the header.
 (H_MAGIC, H_VERSION, H_CAPACITY, H_WORKERS, H_BOOT, H_NAME, H_CHECK, H_GENERATION, H_EPOCH, H_DIRTY, H_USED) = range(11)
-(H_REAPED, H_SAMPLED, H_EVENTS, H_PROBER, H_PROBER_UNTIL, H_SYNC, H_SYNC_UNTIL, H_MARKED) = range(11, 19)
+(H_REAPED, H_SAMPLED, H_EVENTS, H_PROBER, H_PROBER_UNTIL, H_SYNC, H_SYNC_UNTIL, H_MARKED, H_MOVED) = range(11, 20)
 H_SECRET = 24  # four words
 HEADER = 32
 
@@ -230,6 +230,25 @@ class Table:
         self.words.release()
         self.bytes.release()
 
+    def adopt(self, other: Table) -> None:
+        """Take over what another table knows, but for what is in flight and the history. Under both locks."""
+        self.set_secret(other.secret)
+        self.write_text(-1, other.read_text(-1))
+        events, size = self.layout.events * 8, EVENTS * EVENT_BYTES
+        theirs = other.layout.events * 8
+        self.bytes[events : events + size] = other.bytes[theirs : theirs + size]
+        self.words[H_EVENTS] = other.words[H_EVENTS]
+        for member_id, slot in other.slot_ids().items():
+            own = self.take_slot(member_id)
+            if own is None:
+                continue
+            for name in COLUMNS:
+                getattr(self, name)[own] = getattr(other, name)[slot]
+            self.write_text(own, other.read_text(slot))
+            for name in SUMMED:
+                if name != "in_flight":
+                    self._blocks[0][name][own] = other.total_of(name, slot)
+
     # -- sums over workers ---------------------------------------------------------------------------------------
 
     def blocks(self) -> Iterator[dict[str, memoryview]]:
@@ -310,7 +329,7 @@ class Table:
         self.used[slot] = 0
         for name in COLUMNS:
             getattr(self, name)[slot] = 0
-        for block in self._blocks:
+        for block in self.blocks():
             for name in OWN:
                 block[name][slot] = 0
         raw = member_id.encode("utf-8", "replace")[: ID_BYTES - 8]
@@ -384,9 +403,7 @@ class Table:
             return
         start = self.layout.history + second % ROWS * self.layout.row
         words[start] = 0
-        for number, column in enumerate(
-            (self.elected, *(self.total(name) for name in SAMPLES[1:]))
-        ):
+        for number, column in enumerate((self.elected, *(self.total(name) for name in SAMPLES[1:]))):
             at = start + 1 + number * capacity
             for slot, value in enumerate(column):
                 words[at + slot] = value
@@ -404,32 +421,34 @@ class Table:
                 words[at + slot] = value
         words[start] = words[H_MARKED] = second
 
-    def marked(self, now: int) -> list[tuple[int, list[Sequence[int]]]]:
-        """The rows of ten seconds and one of now, as (second, columns in the order of MARKED), oldest first. Under the
-        lock."""
-        words, capacity, layout = self.words, self.layout.capacity, self.layout
-        result: list[tuple[int, list[Sequence[int]]]] = []
-        for start in range(layout.marks, layout.marks + MARKS * layout.mark, layout.mark):
-            second = words[start]
-            if now - MARKS * MARK_SECONDS < second < now and second > 0:
-                columns = range(start + 1, start + layout.mark, capacity)
-                result.append((second, [words[at : at + capacity].tolist() for at in columns]))
-        result.sort(key=lambda row: row[0])
-        return [*result, (now, [self.total(name) for name in MARKED])]
+    def marked(self, now: int) -> list[tuple[int, int]]:
+        """The rows of ten seconds that there are, as (second, first word), oldest first. Under the lock."""
+        layout = self.layout
+        starts = range(layout.marks, layout.marks + MARKS * layout.mark, layout.mark)
+        seconds = [(self.words[start], start) for start in starts]
+        return sorted(row for row in seconds if 0 < row[0] <= now and row[0] > now - MARKS * MARK_SECONDS)
 
-    def rows(self, now: int, seconds: int) -> list[tuple[int, list[list[int]]]]:
-        """The rows of the last ``seconds`` as (second, columns in the order of SAMPLES), oldest first. Under the
-        lock."""
-        capacity, row = self.layout.capacity, self.layout.row
+    def mark_columns(self, start: int) -> list[memoryview]:
+        """The columns, in the order of MARKED, of a row that begins at this word. Under the lock."""
+        capacity = self.layout.capacity
+        return [self.words[at : at + self.high] for at in range(start + 1, start + self.layout.mark, capacity)]
+
+    def rows(self, now: int, seconds: int, step: int = 1) -> list[tuple[int, list[list[int]]]]:
+        """The rows of the last ``seconds``, or the last row of each ``step`` of them, as (second, columns in the order
+        of SAMPLES), oldest first. Under the lock."""
+        words, capacity, row, base = self.words, self.layout.capacity, self.layout.row, self.layout.history
+        there = [
+            second
+            for second in range(max(1, now - min(seconds, ROWS) + 1), now + 1)
+            if words[base + second % ROWS * row] == second
+        ]
+        if step > 1 and there:
+            there = sorted({there[0], *{second // step: second for second in there}.values()})
         result = []
-        for second in range(now - min(seconds, ROWS) + 1, now + 1):
-            start = self.layout.history + second % ROWS * row
-            if second > 0 and self.words[start] == second:
-                columns = [
-                    self.words[start + 1 + n * capacity : start + 1 + (n + 1) * capacity].tolist()
-                    for n in range(len(SAMPLES))
-                ]
-                result.append((second, columns))
+        for second in there:
+            start = base + second % ROWS * row + 1
+            cuts = [words[at : at + self.high].tolist() for at in range(start, start + row - 1, capacity)]
+            result.append((second, cuts))
         return result
 
 
