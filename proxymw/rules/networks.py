@@ -52,8 +52,8 @@ class NetworkSet:
     ``10.1.0.0/16``, ``2001:db8::/32``  CIDR
     ============================  =====================================================================
 
-    ``strict=False`` accepts what Apache does and people regret: bits below the mask (cleared), masks with holes, and a
-    mask of zeros. A prefix length of 0 is an error in Apache too; write ``all``. Host names are refused: looking
+    ``strict=False`` accepts what Apache does and people regret: bits below the mask (cleared), masks with holes or of
+    zeros, and leading zeros (decimal). A prefix length of 0 is an error in Apache too; write ``all``. Host names are refused: looking
     them up in the request path is slow, and lets whoever runs the reverse zone decide.
     """
 
@@ -109,7 +109,7 @@ def _parse(text: str, strict: bool, name: str) -> tuple[int, int, int]:
     """(IP version, network bits, mask bits) of one rule."""
     head, slash, mask_text = text.partition("/")
     if not slash and _DOTTED.fullmatch(head):
-        return _partial(text, name)
+        return _partial(text, strict, name)
     if ":" not in head and not _DOTTED.fullmatch(head):
         raise ConfigError(f"{name} must be IP addresses or networks (host names are not looked up), got {text!r}")
     address = _plain_address(head, text, name)
@@ -122,10 +122,10 @@ def _parse(text: str, strict: bool, name: str) -> tuple[int, int, int]:
     return address.version, bits, mask
 
 
-def _partial(text: str, name: str) -> tuple[int, int, int]:
+def _partial(text: str, strict: bool, name: str) -> tuple[int, int, int]:
     octets = text.removesuffix(".").split(".")
-    # ``010`` is octal to some and decimal to others: refused, as ipaddress does.
-    if any(int(octet) > 255 or octet != str(int(octet)) for octet in octets):
+    # ``010`` is octal to some and decimal to others (to Apache): refused, as ipaddress does.
+    if any(int(octet) > 255 or (strict and octet != str(int(octet))) for octet in octets):
         raise ConfigError(f"{name} must be IPv4 addresses with plain decimal bytes of 0 to 255, got {text!r}")
     missing = 8 * (4 - len(octets))
     bits = int.from_bytes(bytes(map(int, octets)), "big") << missing

@@ -87,6 +87,7 @@ def test_a_rule_that_would_surprise_is_refused_with_the_way_out(rule: str, says:
         ("10.1.2.3/16", "10.1.0.9", "10.2.0.9"),
         ("10.0.5.0/255.0.255.0", "10.77.5.9", "10.77.6.9"),
         ("0.0.0.0/0.0.0.0", "9.9.9.9", "::1"),
+        ("010.0.0.1", "10.0.0.1", "8.0.0.1"),
     ],
 )
 def test_lenient_sets_take_what_apache_takes(rule: str, inside: str, outside: str) -> None:
