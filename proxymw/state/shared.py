@@ -29,6 +29,8 @@ from zlib import crc32
 from proxymw.state.table import (
     H_CAPACITY,
     H_DIRTY,
+    H_GENERATION,
+    H_MOVED,
     H_USED,
     H_WORKERS,
     HEADER,
@@ -41,7 +43,7 @@ from proxymw.state.table import (
 
 _log = logging.getLogger("proxymw.pool")
 
-WORKERS = 96
+WORKERS = 64
 #: Byte 0 is the lock of the table, byte n that of worker n.
 _TABLE_LOCK = 0
 
@@ -122,7 +124,7 @@ def shared_table(path: str, name: str, members: int) -> SharedTable:
     with _open_lock:
         known = _open_tables.get((path, name))
         if known is not None:
-            if known.pid == os.getpid():
+            if known.pid == os.getpid() and not known.table.words[H_MOVED]:
                 return known.table
             _inherited.append(_open_tables.pop((path, name)))
         file = os.path.join(path, f"{name}.table") if os.path.isdir(path) else path
@@ -132,6 +134,33 @@ def shared_table(path: str, name: str, members: int) -> SharedTable:
                 _open_tables[(path, name)] = opened
                 return opened.table
         raise OSError(errno.EEXIST, "holds the tables of other pools", path)
+
+
+def grow_table(old: SharedTable, path: str, name: str, members: int) -> SharedTable:
+    """A bigger table in the place of ``old``, with all that it knows. Other workers follow with their next request."""
+    with _open_lock:
+        _safe_directory(os.path.dirname(old.path))
+        fresh = f"{old.path}.{os.getpid()}"
+        opened = _open(fresh, name, members)
+        if opened is None:
+            raise OSError(errno.EEXIST, "is in the way", fresh)
+        with old.lock, opened.table.lock:
+            if old.words[H_MOVED]:  # another worker was faster
+                os.unlink(fresh)
+            else:
+                opened.table.adopt(old)
+                os.replace(fresh, old.path)
+                opened.table.path = old.path
+                old.words[H_MOVED] = 1
+                old.words[H_GENERATION] += 1
+        kept = _open_tables.pop((path, name), None)
+        if kept is not None:
+            _inherited.append(kept)  # leases of this process still end in it
+        if opened.table.path == old.path:
+            _open_tables[(path, name)] = opened
+        else:
+            _inherited.append(opened)
+    return shared_table(path, name, members)
 
 
 def close_table(table: Table) -> None:
