@@ -1007,9 +1007,18 @@ class BalancerPool:
                 "flags": dict(flags) if flags else None, "retry_now": retry_now or None, "deadline": deadline,
             }  # fmt: skip
             done = {name: value for name, value in asked.items() if value is not None}
-            table.add_event({"event": "member_changed", "member": member_id, "by": by[:60], **done})
+            old = {
+                "state": asked_state(seat.flags), "loadfactor": seat.member.lbfactor / 100, "lbset": seat.member.lbset,
+                "route": seat.member.route, "redirect": seat.member.redirect,
+                "flags": {name: bool(seat.flags & FLAGS[name]) for name in flags or ()} or None,
+            }  # fmt: skip
+            was = {name: value for name, value in old.items() if name in done and value != done[name]}
+            table.add_event({"event": "member_changed", "member": member_id, "by": by[:60], **done, "was": was})
             self._moved(table, roster)
-        _log.info("event=member_changed pool=%s member=%s by=%s", self.name, _safe(member_id), _safe(by))
+        _log.info(
+            "event=member_changed pool=%s member=%s by=%s now=%s was=%s",
+            self.name, _safe(member_id), _safe(by), _safe(_plain(done)), _safe(_plain(was)),
+        )  # fmt: skip
         self._save()
 
     def add(self, member: Any, *, by: str = "", state: str | None = None) -> Member:
@@ -1096,12 +1105,20 @@ class BalancerPool:
         }  # fmt: skip
         asked = {name: value for name, value in values.items() if value is not None}
         with table.lock:
+            old = {
+                "method": self._method_name, "timeout": self._timeout, "nofailover": self._nofailover,
+                "attempts": self._effective_attempts(roster), "sticky": str(self._sticky or ""),
+            }  # fmt: skip
+            was = {name: value for name, value in old.items() if name in asked and value != asked[name]}
             table.write_text(-1, {**table.read_text(-1), **asked})
-            table.add_event({"event": "pool_changed", "by": by[:60], **asked})
+            table.add_event({"event": "pool_changed", "by": by[:60], **asked, "was": was})
             self._moved(table, roster)
             if method is not None:
                 self._reset(table, roster)
-        _log.info("event=pool_changed pool=%s by=%s", self.name, _safe(by))
+        _log.info(
+            "event=pool_changed pool=%s by=%s now=%s was=%s",
+            self.name, _safe(by), _safe(_plain(asked)), _safe(_plain(was)),
+        )  # fmt: skip
         self._save()
 
     def _seat(self, roster: Roster, member_id: str) -> Seat:
@@ -1276,6 +1293,11 @@ def _key_reader(hash_by: object) -> Callable[[Mapping[str, Any]], str]:
     if kind == "cookie" and name:
         return lambda environ: cookie_value(environ.get("HTTP_COOKIE", ""), name) or ""
     raise ConfigError(f"hash_by must be path, client, header:Name or cookie:name, got {hash_by!r}")
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    """Settings for the log: ``state:drain,loadfactor:2``."""
+    return ",".join(f"{name}:{value}" for name, value in values.items()) or "-"
 
 
 def _safe(text: str) -> str:
