@@ -53,8 +53,8 @@ class NetworkSet:
     ============================  =====================================================================
 
     ``strict=False`` accepts what Apache does and people regret: bits below the mask (cleared), masks with holes or of
-    zeros, and leading zeros (decimal). A prefix length of 0 is an error in Apache too; write ``all``. Host names are refused: looking
-    them up in the request path is slow, and lets whoever runs the reverse zone decide.
+    zeros, and leading zeros (decimal). A prefix length of 0 is an error in Apache too; write ``all``. Host names are
+    refused: looking them up in the request path is slow, and lets whoever runs the reverse zone decide.
     """
 
     __slots__ = ("_by_mask", "everyone", "texts", "unix")
