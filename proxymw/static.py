@@ -17,7 +17,7 @@ from .filebody import CHUNK, FileParts, FileSlice, close_fd
 from .files import FileTree, Symlinks, status_of
 from .rules.conditional import Preconditions, evaluate, http_date, range_applies
 from .rules.encodings import preferred
-from .rules.headers import HeaderList, status_line
+from .rules.headers import HeaderList, header_value, status_line
 from .rules.policy import Policy
 from .rules.ranges import DEFAULT_LIMITS, Limits, Span, part_heads, select
 from .staticoptions import ESCAPES, SUFFIXES, PathTest
@@ -400,7 +400,7 @@ class StaticOrPass:
         if self._offload:
             # The server in front measures the file itself, and would wait for a body of the length we name.
             headers = [*_without(headers, "content-length"), ("Content-Length", "0"), self._offload(self.root, stored)]
-        kind = next((value for key, value in headers if key.lower() == "content-type"), "")
+        kind, tag = header_value(headers, "content-type") or "", header_value(headers, "etag") or ""
         return _File(_stamp(entry), entry.st_size, tag, modified, kind, headers, bare, extra, body)
 
     def _entity_tag(self, entry: os.stat_result, coding: str, *, weak: bool) -> str:

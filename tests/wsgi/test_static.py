@@ -6,6 +6,7 @@ import gzip
 import os
 import resource
 import socket
+import threading
 import time
 from email.parser import BytesParser
 from email.utils import parsedate_to_datetime
@@ -196,6 +197,31 @@ def test_a_folder_swapped_for_a_link_after_it_was_served_is_not_followed(root: P
     (root / "dir").rename(root / "was")
     (root / "dir").symlink_to(outside.parent)
     assert passed(call(app, "/dir/page.html"))
+
+
+def test_no_race_for_a_folder_leads_outside(root: Path) -> None:
+    put(root.parent / "other/page.html", b"outside page")
+    (root / "trap").symlink_to("../other")
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for name in ("dir", "trap"):
+                os.rename(root / name, root / "now")
+                os.rename(root / "now", root / name)
+            os.rename(root / "dir", root / "kept")
+            os.rename(root / "trap", root / "dir")
+            os.rename(root / "dir", root / "trap")
+            os.rename(root / "kept", root / "dir")
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        replies = [call(StaticOrPass(behind, root), "/dir/page.html") for _ in range(500)]
+    finally:
+        done.set()
+        swapper.join()
+    assert all(reply.body == b"page" or passed(reply) for reply in replies)
 
 
 def test_the_root_may_be_a_link_that_moves(root: Path) -> None:
@@ -653,6 +679,7 @@ def test_a_header_of_ones_own_replaces_ours(root: Path) -> None:
     app = StaticOrPass(None, root, headers=[("Content-Type", "text/x"), ("ETag", '"mine"'), ("Vary", "Origin")])
     reply = call(app, "/hello.txt")
     assert (reply.header("Content-Type"), reply.header("ETag"), reply.header("Vary")) == ("text/x", '"mine"', "Origin")
+    assert call(app, "/hello.txt", headers={"If-None-Match": '"mine"'}).status == 304
 
 
 # Precompressed siblings.
