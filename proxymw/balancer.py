@@ -64,8 +64,9 @@ from proxymw.rules.members import (
 )
 from proxymw.rules.policy import Policy
 from proxymw.rules.sticky import StickyCookie, StickyRoute, as_sticky, cookie_value
+from proxymw.state import persist
 from proxymw.state.local import local_table
-from proxymw.state.roster import Roster, Seat, added_text, build, join
+from proxymw.state.roster import Roster, Seat, added_text, build, join, take_over
 from proxymw.state.shared import SharedTable, automatic_path, close_table, grow_table, shared_table, why_not
 from proxymw.state.table import (
     BOUNDS,
@@ -226,6 +227,25 @@ class Lease:
             balancer._room.set()
 
 
+class FallbackLease:
+    """Stands for a member when none is usable: the pool's ``fallback`` answers. There is nothing to count."""
+
+    origin = limits = member = None
+    name = "fallback"
+    refused = False
+    set_headers: HeaderList = []  # noqa: RUF012 (never changed)
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], pool: str) -> None:
+        self.app = app
+        self.pool = pool
+
+    def count_sent(self, size: int) -> None:
+        pass
+
+    def finish(self, error: UpstreamError | None = None, **counts: float) -> None:
+        pass
+
+
 class BalancerPool:
     """Members that share the requests made to one name; a WSGI application and the target of proxy rules.
 
@@ -304,7 +324,7 @@ class BalancerPool:
         self._state = _state(state)
         #: Two pools of one name in one process, made in the same order in every worker, have two files.
         self._file = _file_name(self.name, self)
-        self._persist = os.fspath(persist) if persist is not None else None
+        self._persist = _path_or_none(persist)
         self.policy = policy if policy is not None else Policy.modern()
         self._transport = transport
         self._retry = retry
@@ -337,12 +357,30 @@ class BalancerPool:
         refused = 0
         for lease in tried:
             refused += lease.refused
-        if refused:
-            self._allow_attempt(roster, tried, refused)
-        elif self._threads is not None and not tried and sum(table.in_flight) >= self._threads:
-            raise _no_member(f"{self.name}: {self._threads} requests of this worker are in it already")
+        if self._threads is not None and not tried and sum(table.in_flight) >= self._threads:
+            raise _no_member(f"{self.name}: {self._threads} requests of this worker are in it already", kind=_Busy)
         route = self._route(environ)
         key = self._key(environ) if self._method_name == "hash" else ""
+        try:
+            if refused:
+                self._allow_attempt(roster, tried, refused)
+            return self._hold(environ, tried, table, roster, route, key)
+        except NoMember as error:
+            # A body may have been read by the attempts before: then it cannot be given to an application.
+            if self._fallback is None or isinstance(error, _Busy) or (tried and _has_body(environ)):
+                raise
+            return FallbackLease(self._fallback, self.name)  # type: ignore[return-value]
+
+    def _hold(
+        self,
+        environ: Mapping[str, Any],
+        tried: Sequence[Lease],
+        table: Table,
+        roster: Roster,
+        route: str,
+        key: str,
+    ) -> Lease:
+        """Elect until somebody is elected or the time to wait is over."""
         deadline = 0
         while True:
             now = self._now()
@@ -573,7 +611,7 @@ class BalancerPool:
 
     def _exhausted(self, table: Table, roster: Roster, now: int, full: bool) -> NoMember:
         if full:
-            return _no_member(f"{self.name}: every member is at its limit")
+            return _no_member(f"{self.name}: every member is at its limit", kind=_Busy)
         waits = [w for seat in roster.seats if (w := _retry_in(table, seat, now)) is not None]
         return _no_member(f"{self.name}: no member is usable", max(1, min(waits, default=1.0).__ceil__()))
 
@@ -695,9 +733,16 @@ class BalancerPool:
                 if not live.table.words[H_MOVED]:
                     return live
                 environ = {"wsgi.multiprocess": True}
+            guess = live if live is not None and live.pid == pid and live.provisional else None
             live = self._open(pid, environ)
+            if guess is not None and not isinstance(live.table, SharedTable):
+                live = replace(live, table=guess.table)
             with live.table.lock:
                 problem = join(live.table, self._members, down=self.probe is not None and self.probe.initial == "down")
+                if not problem and guess is not None and guess.table is not live.table:
+                    take_over(live.table, guess.table)
+                if not problem and self._persist and getattr(live.table, "created", True):
+                    persist.apply(live.table, persist.load(self._persist))
                 if not problem:
                     self._build(live.table)
             if problem and isinstance(live.table, SharedTable):
@@ -1149,6 +1194,11 @@ class BalancerPool:
 
     def _save(self) -> None:
         """Keep the changes in the file of ``persist``."""
+        if self._persist is not None:
+            table, _ = self._attached()
+            with table.lock:
+                kept = persist.collect(table)
+            persist.save(self._persist, kept)
 
     def __repr__(self) -> str:
         try:
@@ -1193,8 +1243,16 @@ def _failure(error: UpstreamError) -> str:
     return "connect" if error.connect_level else "other"
 
 
-def _no_member(text: str, retry_after: int = 1) -> NoMember:
-    error = NoMember(text)
+class _Busy(NoMember):
+    """Members are well, and have no room."""
+
+
+def _has_body(environ: Mapping[str, Any]) -> bool:
+    return environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ
+
+
+def _no_member(text: str, retry_after: int = 1, kind: type[NoMember] = NoMember) -> NoMember:
+    error = kind(text)
     error.retry_after = retry_after
     return error
 
@@ -1270,6 +1328,14 @@ def _instance(name: str, value: Any, kind: type[Any]) -> Any:
     if value is not None and not isinstance(value, kind):
         raise ConfigError(f"{name} must be a {kind.__name__}, got {value!r}")
     return value
+
+
+def _path_or_none(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ConfigError(f"persist must be the path of a file, got {value!r}")
+    return str(os.fspath(value))
 
 
 def _state(value: object) -> str | None:

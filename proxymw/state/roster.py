@@ -158,6 +158,20 @@ def _configure(table: Table, slot: int, member: Member, *, fresh: bool) -> bool:
     return changed
 
 
+def take_over(table: Table, guess: Table) -> None:
+    """Keep what was asked for before this process knew where the table lives. Under the lock of ``table``."""
+    ids = table.slot_ids()
+    for member_id, old in guess.slot_ids().items():
+        slot = ids.get(member_id)
+        if slot is None or not guess.mask[old] or table.mask[slot]:
+            continue
+        for name in ("mask", "asked_flags", "asked_lbfactor", "asked_lbset", "changed", "drain_until"):
+            getattr(table, name)[slot] = getattr(guess, name)[old]
+        table.write_text(slot, guess.read_text(old))
+        table.words[H_GENERATION] += 1
+        table.words[H_EPOCH] += 1
+
+
 def build(table: Table, members: Iterable[Member], *, secret: bytes = b"", token: Any = None) -> Roster:
     """The roster of this moment. Under the lock. ``token(id, secret)`` makes the value of a sticky cookie."""
     ids = table.slot_ids()
