@@ -110,6 +110,16 @@ def quote_path(path: str) -> str:
     return quote(path, safe="/" + _KEPT, encoding="latin-1")
 
 
+def path_quoter(policy: Policy) -> Callable[[str], str]:
+    """How a path that has no spelling of the client's is written on the wire."""
+    return _quote_nodecode if policy.encoded_slash == "nodecode" else quote_path
+
+
+def resolve_path(path: str, policy: Policy) -> str | None:
+    """``path`` without dot segments and slash runs, as the policy has it; None when it climbs above the root."""
+    return _resolved(path, policy.merge_slashes)
+
+
 def query_suffix(query_string: str, raw_target: str | None = None) -> str:
     """``?`` and the query, byte for byte, or nothing. An empty query that the client did send keeps its ``?``.
 
