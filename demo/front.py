@@ -47,7 +47,9 @@ two = PrefixProxy(local_files, delegated)
 
 # Case three: only some requests go to a back end
 #     RewriteRule ^/blog/(.*)\.php$ http://app.ducklington.org/blog/$1.php [proxy]
+#     ProxyPassReverse /blog/ http://app.ducklington.org/blog/
 php_pages = [(r"^/blog/(.*)\.php$", f"{legacy}/blog/$1.php")]
+php_redirects = [("/blog/", f"{legacy}/blog/")]
 three = RewriteProxy(
     local_files,
     [
@@ -77,8 +79,9 @@ five = PrefixProxy(None, [("/balancer-manager", manager), ("/", cluster)])
 
 
 # All of it on one site, and each case by itself under a host name of its own
+files_or_app = StaticOrPass(everything_else, FILES / "ducklington.org", index=("index.html",))
 ducklington = PrefixProxy(
-    RewriteProxy(StaticOrPass(four, FILES / "ducklington.org", index=("index.html",)), php_pages),
+    RewriteProxy(files_or_app, php_pages, reverse=php_redirects),
     [*delegated, ("/cluster/", cluster), ("/balancer-manager", manager)],
 )
 
