@@ -1,0 +1,222 @@
+"""DocumentRoot and Alias: files, with what ``<Directory>`` and ``<Files>`` sections say about them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from proxymw.apacheconf.guards import guarded
+from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
+from proxymw.apacheconf.sections import Sections
+from proxymw.apacheconf.site import Scope, Settings, merge_all
+from proxymw.errors import ConfigError, RequestRefused
+from proxymw.exchange.inbound import NOT_FOUND, inbound, refuse
+from proxymw.rules.matchers import PrefixTable
+from proxymw.rules.mediatypes import TYPES, MediaTypes
+from proxymw.static import StaticOrPass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from proxymw.apacheconf.site import Server, Site
+    from proxymw.rules.policy import Policy
+
+
+class Aliases:
+    """The first alias whose path covers the request's answers it; the path stays as it is."""
+
+    def __init__(
+        self, app: WSGIApplication, aliases: Iterable[tuple[str, WSGIApplication]], *, policy: Policy
+    ) -> None:
+        self.app, self.aliases = app, tuple(aliases)
+        self._table, self._policy = PrefixTable(self.aliases), policy
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            app = self.match(inbound(environ, self._policy).path)
+        except RequestRefused as error:
+            return refuse(environ, start_response, error)
+        return app(environ, start_response)
+
+    def match(self, path: str) -> WSGIApplication:
+        found = self._table.match(path)
+        return self.app if found is None else found[0]
+
+    def __repr__(self) -> str:
+        return f"<Aliases {', '.join(prefix for prefix, _ in self.aliases)} -> {self.app!r}>"
+
+
+class OneFile:
+    """An Alias to a file: the path is that file, and there is nothing below it."""
+
+    def __init__(self, prefix: str, folder: WSGIApplication, name: str) -> None:
+        self.prefix, self.app, self.name = prefix, folder, name
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO", "").rstrip("/") != self.prefix.rstrip("/"):
+            return NOT_FOUND(environ, start_response)
+        # The name stands in a URL path as bytes.
+        path = "/" + os.fsencode(self.name).decode("latin-1")
+        return self.app({**environ, "PATH_INFO": path}, start_response)
+
+    def __repr__(self) -> str:
+        return f"<OneFile {self.name} of {self.app!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Makes the applications that serve a server's files."""
+
+    site: Site
+    server: Server
+    policy: Policy
+
+    def application(self, location: Settings) -> WSGIApplication:
+        """Aliases before the document root, under the settings that the request's locations have."""
+        server = self.server
+        app: WSGIApplication = NOT_FOUND
+        if server.document_root is not None:
+            app = self._root("/", *server.document_root, location)
+        aliases = []
+        for pair, regex in server.alias_map:
+            if regex:
+                raise ConfFileError(pair.place, "AliasMatch", "is not supported; write Alias, or RewriteRule with [PT]")
+            aliases.append((pair.first, self._root(pair.first, pair.second, pair.place, location)))
+        return Aliases(app, aliases, policy=self.policy) if aliases else app
+
+    def _root(self, prefix: str, text: str, place: Place, location: Settings) -> WSGIApplication:
+        path = os.path.join(self.site.server_root or os.path.dirname(place.file), as_path(text))
+        if os.path.isfile(path):
+            folder, name = os.path.split(path)
+            return OneFile(prefix, self._tree("/", folder, place, location), name)
+        return self._tree(prefix, path, place, location) if os.path.isdir(path) else NOT_FOUND
+
+    def _tree(self, prefix: str, root: str, place: Place, location: Settings) -> WSGIApplication:
+        """The files below `root`, each under the sections that cover it."""
+        root = os.path.abspath(root)
+        chosen: list[Scope] = []
+        always: list[Settings] = [self.server.settings]
+        ordered = sorted((s for s in self.server.directories if not s.regex), key=lambda s: s.pattern.count("/"))
+        for scope in ordered:
+            if not re.search(r"[*?\[]", scope.pattern) and _within(root, scope.pattern) and not scope.inner:
+                always.append(scope.settings)
+            else:
+                chosen.append(scope)
+        chosen += [scope for scope in self.server.directories if scope.regex]
+        chosen += [scope for directory in self.server.directories for scope in directory.inner]
+        chosen += self.server.files
+        base = merge_all(always)
+
+        def build(scopes: tuple[Scope, ...]) -> WSGIApplication:
+            found = merge_all([base, *(scope.settings for scope in scopes)])
+            return self._static(prefix, root, place, found, location)
+
+        if not chosen:
+            return build(())
+        return Sections(chosen, build, policy=self.policy, matches=_covers(prefix, root, self.server.directories))
+
+    def _static(
+        self, prefix: str, root: str, place: Place, found: Settings, location: Settings
+    ) -> WSGIApplication:
+        settings = found.merged(location)
+        app: WSGIApplication
+        try:
+            app = StaticOrPass(None, root, prefix=prefix, **self._options(settings))
+        except ConfigError as error:
+            raise ConfFileError(place, "DocumentRoot", str(error)) from None
+        # Who may: a Location's word replaces that of a Directory; it stands at the front of everything.
+        inner = replace(
+            settings,
+            access=None if location.access is not None else settings.access,
+            require=None if location.require is not None else settings.require,
+        )
+        return guarded(app, inner, self.policy)
+
+    def _options(self, settings: Settings) -> dict[str, Any]:
+        return {
+            "index": _index(settings),
+            "slash_redirect": settings.directory_slash is not False,
+            "symlinks": _symlinks(settings),
+            "mimetypes": self._types(settings),
+            "etag": _etag(settings),
+            "policy": self.policy,
+        }
+
+    def _types(self, settings: Settings) -> MediaTypes:
+        extra = {f".{extension}": kind for extension, kind in {**self.site.types, **settings.types}.items()}
+        if settings.force_type:
+            return MediaTypes(table={}, default=settings.force_type, charset="")
+        return MediaTypes(extra, table=_table(self.site), default="", charset="", every_extension=True)
+
+
+def _within(root: str, directory: str) -> bool:
+    return (root.rstrip("/") + "/").startswith(as_path(directory).rstrip("/") + "/")
+
+
+def _covers(prefix: str, root: str, directories: list[Scope]) -> Any:
+    inner = {id(scope): directory for directory in directories for scope in directory.inner}
+
+    def covers(scope: Scope, path: str) -> bool:
+        below = path[len(prefix.rstrip("/")) :]
+        name = root.rstrip("/") + below.encode("latin-1").decode("utf-8", "surrogateescape")
+        around = inner.get(id(scope))
+        if around is not None and not around.covers(name):
+            return False
+        if scope.kind == "files":
+            # Every segment: a file may be followed by more path, and nothing is served around its section.
+            return any(scope.covers(segment) for segment in path.split("/") if segment)
+        return scope.covers(name)
+
+    return covers
+
+
+def _index(settings: Settings) -> tuple[str, ...]:
+    names = ("index.html",) if settings.directory_index is None else settings.directory_index
+    return tuple(name for name in names if "/" not in name)
+
+
+def _symlinks(settings: Settings) -> str:
+    options = settings.options
+    if options is None or "followsymlinks" in options or "all" in options or "+followsymlinks" in options:
+        return "inside"
+    return "owner" if "symlinksifownermatch" in options or "+symlinksifownermatch" in options else "refuse"
+
+
+def _etag(settings: Settings) -> tuple[str, ...]:
+    parts = {"mtime", "size"}
+    words = settings.file_etag or ()
+    if words and not any(word[0] in "+-" for word in words):
+        parts = set()
+    for word in words:
+        name = word.lstrip("+-")
+        names = {"inode", "mtime", "size"} if name == "all" else {name} & {"inode", "mtime", "size"}
+        if name == "none":
+            parts = set()
+        elif word.startswith("-"):
+            parts -= names
+        else:
+            parts |= names
+    return tuple(part for part in ("inode", "size", "mtime") if part in parts)
+
+
+def _table(site: Site) -> Any:
+    """The media types of TypesConfig, or those that are shipped."""
+    if site.types_file is None:
+        return TYPES
+    text, place = site.types_file
+    path = os.path.join(site.server_root or os.path.dirname(place.file), as_path(text))
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            lines = stream.read(1 << 20).splitlines()
+    except OSError as error:
+        raise ConfFileError(place, "TypesConfig", f"cannot read {text}: {error.strerror}") from None
+    table = {}
+    for line in lines:
+        if not line.startswith("#"):
+            kind, *extensions = line.split() or [""]
+            table.update({f".{extension.lower()}": kind for extension in extensions})
+    return table

@@ -1,0 +1,91 @@
+"""Serving an Apache configuration under gunicorn, with a reload that never leaves a broken file in charge."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+
+from proxymw.apacheconf import load
+from proxymw.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed.wsgi import WSGIApplication
+
+#: httpd's own limits and tolerance, as far as gunicorn has a word for them. Nothing a client sends is believed here:
+#: addresses and schemes come from RemoteIP… directives alone.
+SETTINGS: Mapping[str, Any] = {
+    "preload_app": True,
+    "worker_class": "gthread",
+    "threads": 32,
+    "keepalive": 5,
+    "graceful_timeout": 30,
+    "limit_request_line": 8190,
+    "limit_request_fields": 100,
+    "limit_request_field_size": 8190,
+    "permit_unconventional_http_method": True,
+    "permit_obsolete_folding": True,
+    "forwarded_allow_ips": "",
+    "secure_scheme_headers": {},
+    "forwarder_headers": "",
+    "control_socket_disable": True,
+    "loglevel": "warning",
+    "proc_name": "proxymw",
+}
+
+
+class _Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, but a reload happens only once the new configuration is known to be good."""
+
+    def reload(self) -> None:
+        if self.app.refresh():
+            super().reload()
+
+
+class Service(BaseApplication):  # type: ignore[misc]
+    """One configuration file as a gunicorn application.
+
+    It is loaded in the master, so all workers have the same one, also a worker that is started years later. SIGHUP
+    loads the file again: where that fails the error is printed and everything stays as it is. Pools whose members stay
+    keep their counters, which live in the pool's shared state.
+    """
+
+    def __init__(
+        self, path: str, *, settings: Mapping[str, Any], lenient: bool = False, defines: Mapping[str, str] | None = None
+    ) -> None:
+        self._path, self._lenient, self._defines = path, lenient, dict(defines or {})
+        self._settings = {**SETTINGS, **settings}
+        # Before anything is bound: a file that cannot be loaded is the caller's error.
+        self._app = self._load()
+        super().__init__()
+
+    def _load(self) -> WSGIApplication:
+        return load(self._path, lenient=self._lenient, defines=self._defines)
+
+    def load_config(self) -> None:
+        for name, value in self._settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIApplication:
+        return self._app
+
+    def refresh(self) -> bool:
+        """Load the file again; False, and the reason on standard error, where it cannot be."""
+        try:
+            self._app = self._load()
+        except (ConfigError, OSError) as error:
+            print(f"proxymw: the configuration was not reloaded: {error}", file=sys.stderr, flush=True)
+            return False
+        self.callable = None
+        return True
+
+    def run(self) -> None:
+        try:
+            _Master(self).run()
+        except RuntimeError as error:
+            print(f"proxymw: {error}", file=sys.stderr, flush=True)
+            sys.exit(1)
