@@ -31,6 +31,7 @@ _SCHEME: Final = re.compile(r"(?:unix:[^|$%]*\|)?([A-Za-z][A-Za-z0-9+.\-]*)://")
 _AUTHORITY: Final = re.compile(r"[^/?$%\\]*")
 _REFERENCE: Final = re.compile(r"\$([0-9])")
 _PROXIED: Final = ("http", "https", "ws", "wss", "balancer")
+_PLAIN_RULE: Final = re.compile(r"\^(/(?:(?:[A-Za-z0-9_~/-]|\\[.+-])+/)?)\(\.\*\)\$?")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 # A redirect's target as RFC 9110 10.2.2 allows it: an absolute URI with a plain authority, or a path.
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[A-Za-z0-9._~\[\]:-]+(?=[/?#]|\Z)")
@@ -152,6 +153,18 @@ class RewriteRule:
     def match(self, path: str) -> re.Match[str] | None:
         """The match of the pattern in ``path``, not asking the conditions; of no use for an inverted pattern."""
         return self.compiled.search(path)
+
+    def public_pair(self) -> tuple[str, str] | None:
+        """For ``^/prefix/(.*)$ http://host/base/$1``: the public prefix and the URL that it stands for; else None."""
+        found = _PLAIN_RULE.fullmatch(self.pattern)
+        if self.origin is None or self.origin.socket or found is None or self.negated or self.options.nocase:
+            return None
+        *head, last = self.template.parts or ("",)
+        base = "".join(part for part in head if isinstance(part, str))
+        if str(last) != str(Template.parse("$1").parts[0]) or len(head) > 1 or not base.endswith("/"):
+            return None
+        prefix = re.sub(r"\\(.)", r"\1", found[1])
+        return prefix, f"{self.origin.scheme}://{self.origin.authority}{base}"
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
