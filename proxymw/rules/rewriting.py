@@ -174,7 +174,7 @@ class RewriteRule:
         text, kind, origin, pool = self.target, "local", None, None
         options = self.options
         if hasattr(text, "lease"):
-            text, kind, pool = ("/$1" if self.compiled.groups else "$0"), "proxy", self.target
+            text, kind, pool = ("/$1" if self.compiled.groups else ""), "proxy", self.target
         elif not isinstance(text, str):
             raise ConfigError(f"target must be a URL, a path, '-' or a BalancerPool, got {text!r}")
         elif text == "-" or options.status is not None:
@@ -435,6 +435,8 @@ class _Run:
         if rule.kind != "none":
             scope.escape = options.escape
             pieces = rule.template.expand(scope)
+            if rule.pool is rule.target and not pieces:
+                pieces = [Piece(self.subject.path, self.subject.raw, self.subject.path)]
         for name, value in options.env:
             self.env[name] = None if value is None else value.text(scope)
         if options.content_type:
@@ -602,7 +604,8 @@ def _split_query(pieces: list[Piece], rule: RewriteRule) -> tuple[list[Piece], l
 def _made_of_dots(path: list[Piece]) -> bool:
     """Whether a dot segment came about that the rule did not write: a capture of "." beside a dot of the target."""
     text = "".join(piece.text for piece in path)
-    return bool(_DOT_SEGMENT.search(text)) and not _DOT_SEGMENT.search("".join(p.text for p in path if p.fixed))
+    written = "".join(piece.text if piece.fixed else "*" for piece in path)
+    return bool(_DOT_SEGMENT.search(text)) and not _DOT_SEGMENT.search(written)
 
 
 def _cut(pieces: list[Piece], count: int) -> list[Piece]:
