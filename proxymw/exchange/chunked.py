@@ -46,8 +46,8 @@ class ChunkedDecoder:
                 continue
             line_end = data.find(b"\r\n", at, at + LINE_MOST + 2)
             if line_end < 0:
-                if end - at > LINE_MOST:
-                    raise ResponseMalformed("chunk line or trailer too long")
+                if end - at > LINE_MOST or b"\n" in data[at:]:
+                    raise ResponseMalformed("chunk line or trailer too long, or with a bare LF")
                 break
             self._line(data[at:line_end])
             at = line_end + 2

@@ -249,8 +249,8 @@ def _check_beginning(buffer: bytes) -> None:
     """Refuse at once what no more bytes can turn into a head."""
     if len(buffer) > HEAD_MOST:
         raise ResponseTooLarge(f"a head of more than {HEAD_MOST} bytes")
-    if not buffer.startswith(b"HTTP/1."[: len(buffer)]):
-        raise ResponseMalformed("not HTTP/1")
+    if not buffer.startswith(b"HTTP/1."[: len(buffer)]) or buffer.count(b"\n") != buffer.count(b"\r\n"):
+        raise ResponseMalformed("not HTTP/1, or with a bare LF")
 
 
 class PlainConnection(_Exchange):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import socket
-import struct
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -153,7 +152,9 @@ class Forwarder:
     """Forwards requests; one for each skin that does.
 
     The origin's Date and Server are passed on, except that gunicorn puts its own in their place; Date is added where it
-    is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here. ``early_hints`` hands
+    is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here. A body that breaks off
+    raises ``ConnectionResetError`` out of the iterable, so that the client's connection is dropped: only an HTTP/1.0
+    client, where the origin gave no length, cannot tell that from an end. ``early_hints`` hands
     the Link fields of a 103 to a server that takes them (``wsgi.early_hints``). ``max_body``: 413 for a larger one.
     ``client_pause``: 408 for a client that sends nothing of its body for so many seconds, under gunicorn.
     """
@@ -341,9 +342,9 @@ class _Body:
         except UpstreamError as error:
             self._error = error
             _log_cut(self._environ, self._response, error)
-            _show_cut(self._environ)
             self.close()
-            raise
+            # Servers take this for a lost peer: they drop the client's connection, without a traceback in their log.
+            raise ConnectionResetError(errno.ECONNRESET, f"the response was cut: {error}") from error
 
     def close(self) -> None:
         lease, self._lease = self._lease, None
@@ -391,14 +392,6 @@ def _hints(send: Callable[[HeaderList], object]) -> Interim:
             send(links)
 
     return interim
-
-
-def _show_cut(environ: WSGIEnvironment) -> None:
-    """Let an HTTP/1.0 client see that its body is cut: to it, a close would be the end. Under gunicorn."""
-    sock = environ.get("gunicorn.socket")
-    if sock is not None and environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        # A reset instead of an orderly end.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _log_attempt(environ: WSGIEnvironment, lease: Lease, error: UpstreamError) -> None:
