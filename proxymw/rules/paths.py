@@ -30,7 +30,8 @@ _ENCODED_SLASH = re.compile(r"%2[Ff]")
 _REQUOTED_SLASH = re.compile(r"%25(2[Ff])")
 _TOKEN = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _SLASHES = re.compile(r"//+")
-_NOT_RAW = re.compile(r"[^\x21-\x7e]")
+# RFC 3986 has no place for these in a path; some clients send them bare all the same. A "[" or "]" is left as spelled.
+_NOT_RAW = re.compile(r"""[^\x21-\x7e]|["<>\\^`{|}]""")
 # RFC 9112 3.2.2: absolute-form. The authority is not ours to use; the Host check compares it.
 _SCHEME_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 _QUERY_UNSAFE = re.compile(r"[\x00-\x20\x7f]|[^\x00-\xff]")

@@ -51,6 +51,8 @@ def status(target: str, policy: Policy = MODERN) -> int:
         ("http://other.example/a%2Fb?c", "/a/b", "/a%2Fb"),
         ("http://other.example", "/", "/"),
         ("/a\xfcb", "/a\xfcb", "/a%FCb"),
+        # Not URI characters, so no origin may see them bare, whatever the client did.
+        ('/a"<>\\^`{|}', '/a"<>\\^`{|}', "/a%22%3C%3E%5C%5E%60%7B%7C%7D"),
     ],
 )
 def test_path_and_spelling(target: str, path: str, sent: str) -> None:
