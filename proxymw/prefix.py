@@ -146,7 +146,9 @@ class PrefixProxy:
     def _find(self, path: str) -> _Found | None:
         place, consumed = self._table.match(path) or (len(self._routes), 0)
         match: re.Match[str] | None = None
-        if self._patterns and len(path) <= SUBJECT_MOST:
+        if self._patterns:
+            if len(path) > SUBJECT_MOST:
+                raise RequestRefused(414, "path_too_long")
             for at, pattern in self._patterns:
                 if at > place:
                     break
