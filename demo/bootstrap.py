@@ -36,7 +36,7 @@ def enter(package, extra):
     chosen = sys.prefix != sys.base_prefix or os.environ.get("CI")
     if chosen and not private and not missing(extra):
         return
-    if private and is_stamped(extra, sys.version_info):
+    if private and made_for(sys.version_info) and not missing(extra):
         return
     if not private:
         prepare(extra)
@@ -114,12 +114,17 @@ def stamp(version_info, root=ROOT):
     return digest.hexdigest()
 
 
-def is_stamped(extra, version_info):
+def made_for(version_info):
+    """The extras that the private environment has, as it should be made now: none when it is out of date."""
+    return [extra for extra in ("demo", "test") if read(os.path.join(VENV, "made-for-" + extra)) == stamp(version_info)]
+
+
+def read(path):
     try:
-        with open(os.path.join(VENV, "made-for-" + extra)) as made:
-            return made.read() == stamp(version_info)
+        with open(path) as source:
+            return source.read()
     except IOError:
-        return False
+        return ""
 
 
 def prepare(extra):
@@ -129,11 +134,11 @@ def prepare(extra):
     folder = os.open(ROOT, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        if is_stamped(extra, sys.version_info):
+        known = made_for(sys.version_info)
+        if extra in known:
             return
         print("Setting up %s once (some ten seconds, nothing else is touched) ..." % os.path.relpath(VENV))
         sys.stdout.flush()
-        known = [name for name in ("demo", "test") if is_stamped(name, sys.version_info)]
         if not known:
             make_environment()
         install(extra)

@@ -89,3 +89,17 @@ def test_requirements_come_from_setup_cfg() -> None:
     assert any(line.startswith("urllib3>=") for line in named)
     assert any(line.startswith("gunicorn>=") for line in named)
     assert not any(line.startswith("pytest") for line in named)
+
+
+def test_the_private_environment_serves_both_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made for the suite, it starts the demo too, unless it was made from something else."""
+    venv = tmp_path / ".proxymw-venv"
+    venv.mkdir()
+    monkeypatch.setattr(bootstrap, "VENV", str(venv))
+    monkeypatch.setattr(sys, "prefix", str(venv))
+    monkeypatch.setattr(bootstrap, "missing", lambda extra: [])
+    (venv / "made-for-test").write_text(bootstrap.stamp(sys.version_info))
+    bootstrap.enter("demo", "demo")
+    (venv / "made-for-test").write_text("of old")
+    with pytest.raises(SystemExit, match="out of date"):
+        bootstrap.enter("demo", "demo")
