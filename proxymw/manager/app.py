@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,19 +11,24 @@ from urllib.parse import quote
 
 from webob import Response
 
+from proxymw import metrics
 from proxymw.errors import ConfigError
 from proxymw.exchange.events import event_line, request_values
-from proxymw.manager import page
+from proxymw.manager import api, page
 from proxymw.manager.assets import asset, stamp
 from proxymw.manager.forms import Change, acts, bad, change_of, find_member, parse_fields, pool_named, read_form
 from proxymw.manager.security import SECURITY_HEADERS, Refused, actor, check_access, check_change
 from proxymw.rules.hosts import HostPattern
+from proxymw.rules.members import Member
+from proxymw.rules.networks import NetworkSet
 
 if TYPE_CHECKING:
     from proxymw.balancer import BalancerPool
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
+
+NO_PAGE = "The balancer manager has no such page."
 
 logger = logging.getLogger("proxymw.manager")
 
@@ -31,7 +38,8 @@ class BalancerManagerApp:
 
     It answers only requests that passed an ``IPAllowlist``, unless ``allow_unprotected`` is true, and only for hosts
     that are addresses, localhost, matched by ``VirtualHosts`` or one of ``hosts`` (names, ``*.`` patterns).
-    ``read_only`` shows the page and accepts no change. Mount it with its path in ``SCRIPT_NAME``; all its links are
+    ``read_only`` shows the page and accepts no change. Members can be added only at addresses in ``member_networks``,
+    and only such members removed; none by default. Mount it with its path in ``SCRIPT_NAME``; all its links are
     relative. Nothing that it does touches the path of proxied requests.
     """
 
@@ -42,6 +50,7 @@ class BalancerManagerApp:
         read_only: bool = False,
         hosts: Iterable[str] = (),
         allow_unprotected: bool = False,
+        member_networks: Iterable[str] = (),
     ) -> None:
         self.pools = _checked_pools(pools)
         if isinstance(hosts, str):
@@ -49,6 +58,7 @@ class BalancerManagerApp:
         self.hosts = tuple(HostPattern(name, name="hosts") for name in hosts)
         self.read_only = bool(read_only)
         self.allow_unprotected = bool(allow_unprotected)
+        self.member_networks = NetworkSet(member_networks, name="member_networks")
         self._templates = page.Templates(stamp())
 
     def __repr__(self) -> str:
@@ -63,7 +73,8 @@ class BalancerManagerApp:
             response = self._respond(environ)
         except Refused as refused:
             _log_refusal(environ, refused)
-            response = _text(refused.status, refused.detail, refused.headers)
+            answer = _problem if environ.get("PATH_INFO", "").startswith("/api/") else _text
+            response = answer(refused.status, refused.detail, refused.headers)
         for name, value in SECURITY_HEADERS:
             response.headers[name] = value
         response.headers.setdefault("Cache-Control", "no-store")
@@ -80,7 +91,26 @@ class BalancerManagerApp:
         if path.startswith("/static/"):
             _only(method, "GET, HEAD")
             return _static(path.removeprefix("/static/"))
-        raise Refused(404, "mgr_not_found", "The balancer manager has no such page.")
+        if path == "/api/v1" or path.startswith("/api/v1/"):
+            return _json(*api.respond(self, environ, path.removeprefix("/api/v1")))
+        if path in ("/metrics", "/healthz"):
+            _only(method, "GET, HEAD")
+            return self._metrics() if path == "/metrics" else self._health()
+        raise Refused(404, "mgr_not_found", NO_PAGE)
+
+    def _metrics(self) -> Any:
+        try:
+            kind, text = metrics.render(self.pools)
+        except ImportError:
+            raise Refused(501, "mgr_no_metrics", metrics.INSTALL) from None
+        return Response(text, headerlist=[("Content-Type", kind), ("Content-Length", str(len(text)))])
+
+    def _health(self) -> Any:
+        """200 while every pool has a usable member, else 503; which have none is told."""
+        idle = [pool.name for pool in self.pools if not any(view.usable for view in pool.snapshot().members)]
+        if idle:
+            return _text(503, "no usable member: " + " ".join(idle))
+        return _text(200, "ok")
 
     # -- the page ----------------------------------------------------------------------------------------------------
 
@@ -91,17 +121,17 @@ class BalancerManagerApp:
         return self._page(environ, dict(fields))
 
     def _page(self, environ: Environ, query: Mapping[str, str], *, status: int = 200, problem: str = "") -> Any:
-        here = _here(environ)
+        here, part = _here(environ), environ.get("HTTP_HX_REQUEST") == "true"
         view = page.build(
             self.pools,
             host=environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
             writable=not self.read_only,
+            adding=bool(self.member_networks),
             refresh=_refresh(query.get("refresh", "")),
+            drawn=not part,
         )
         edit = self._edited(view, query) if view.writable else None
-        name = "page.html"
-        if environ.get("HTTP_HX_REQUEST") == "true":
-            name = "edit.html" if edit else "live.html"
+        name = "page.html" if not part else "edit.html" if edit else "live.html"
         values = {"page": view, "problem": problem, "here": here, "root": "" if here == "./" else here, "edit": edit}
         html = self._templates.render(name, values)
         return Response(html.encode(), status=status, content_type="text/html", charset="utf-8")
@@ -135,13 +165,30 @@ class BalancerManagerApp:
             return self._page(environ, {}, status=400, problem=refused.detail)
         return Response(status=303, location=_here(environ), content_type="text/plain", body=b"")
 
-    @staticmethod
-    def _apply(pool: BalancerPool, change: Change, *, by: str) -> None:
+    def _apply(self, pool: BalancerPool, change: Change, *, by: str) -> None:
         """Do it; ConfigError, and nothing done, when a value is out of range."""
-        if not change.members:
+        if change.kind == "pool":
             pool.change_pool(by=by, **change.values)
-        for member in change.members:
-            pool.change(member, by=by, **change.values)
+        elif change.kind == "add":
+            pool.add(self.new_member(**change.values), by=by, state="disabled")
+        else:
+            for member in change.members:
+                self.remove_member(pool, member, by=by) if change.kind == "remove" else pool.change(
+                    member, by=by, **change.values
+                )
+
+    def new_member(self, target: str, **values: Any) -> Member:
+        """A member that may be added: http or https at an address in ``member_networks``; Refused otherwise."""
+        member = Member(target, **values)
+        origin = member.origin
+        if origin is None or origin.socket or origin.host not in self.member_networks:
+            raise Refused(403, "mgr_member_address", "Members can be added only at addresses in member_networks.")
+        return member
+
+    def remove_member(self, pool: BalancerPool, member: str, *, by: str) -> None:
+        if not self.member_networks:
+            raise Refused(403, "mgr_member_address", "Members can be removed only where they can be added.")
+        pool.remove(member, by=by)
 
 
 def _checked_pools(pools: Iterable[BalancerPool]) -> tuple[BalancerPool, ...]:
@@ -176,7 +223,7 @@ def _refresh(text: str) -> int:
 def _static(name: str) -> Any:
     found = asset(name)
     if found is None:
-        raise Refused(404, "mgr_not_found", "The balancer manager has no such page.")
+        raise Refused(404, "mgr_not_found", NO_PAGE)
     kind, body = found
     headers = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body)))]
     return Response(body=body, headerlist=[*headers, ("Cache-Control", "private, max-age=86400")])
@@ -187,6 +234,22 @@ def _text(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> 
     for name, value in headers:
         response.headers[name] = value
     return response
+
+
+def _json(status: int, value: Any, headers: Iterable[tuple[str, str]]) -> Any:
+    if value is None:
+        return Response(status=status, headerlist=[])
+    body = json.dumps(value, separators=(",", ":")).encode()
+    kept = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers]
+    return Response(body, status=status, headerlist=kept)
+
+
+def _problem(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Any:
+    """RFC 9457."""
+    title = http.HTTPStatus(status).phrase
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
+    kept = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *headers]
+    return Response(body, status=status, headerlist=kept)
 
 
 def _sentence(text: str) -> str:

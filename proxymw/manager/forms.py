@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
 from proxymw.manager.security import Refused
@@ -28,7 +28,7 @@ _STATUS = {
 #: Fields that would change something. In a query they are ignored, and that is logged.
 _ACTIONS = frozenset(
     {"nonce", "state", "retry", "loadfactor", "lbset", "route", "redirect"}
-    | {"method", "timeout", "attempts", "sticky", "nofailover"}
+    | {"method", "timeout", "attempts", "sticky", "nofailover", "add", "remove"}
 )
 
 Fields = Mapping[str, str]
@@ -36,8 +36,12 @@ Fields = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one form asks of a pool, or of some members: keyword arguments of its ``change_pool`` or ``change``."""
+    """What one form asks of a pool: of itself, of some of its members, or to add or remove one.
 
+    ``values`` are the keyword arguments of ``change_pool``, ``change`` or ``Member``.
+    """
+
+    kind: Literal["pool", "members", "add", "remove"]
     members: tuple[str, ...]
     values: Mapping[str, Any]
 
@@ -110,17 +114,33 @@ def find_member(snapshot: PoolSnapshot, text: str) -> MemberView | None:
 def change_of(fields: list[tuple[str, str]], snapshot: PoolSnapshot) -> Change:
     """The change that a form asks for, checked as far as a form can be; 400 where it makes no sense."""
     single = dict(fields)
+    if url := single.get("add", single.get("b_nwrkr", "")):
+        return _added(url, single)
     wanted = [value for name, value in fields if name in ("member", "w")]
     views = [find_member(snapshot, text) for text in wanted]
     members = tuple(dict.fromkeys(view.id for view in views if view is not None))
     if None in views:
         raise bad(f"Pool {snapshot.name} has no such member.")
+    if wanted and single.get("remove") == "yes":
+        return Change("remove", members, {})
     if not wanted and not any(name in _POOL_FIELDS for name, _ in fields):
         raise bad("Tick at least one member first.")
     values = _member_values(single) if wanted else _pool_values(single)
     if not values:
         raise bad("The form asks for no change.")
-    return Change(members, values)
+    return Change("members" if wanted else "pool", members, values)
+
+
+def _added(url: str, form: Fields) -> Change:
+    """A new member (Apache wants to be asked twice: ``b_wyes``). It starts disabled, as there."""
+    if "b_nwrkr" in form and form.get("b_wyes") != "1":
+        raise bad("Confirm the new member with b_wyes=1.")
+    values: dict[str, Any] = {"target": url, "route": form.get("route", "")}
+    if form.get("loadfactor"):
+        values["loadfactor"] = number("Weight", form["loadfactor"])
+    if form.get("lbset"):
+        values["lbset"] = whole("Set", form["lbset"])
+    return Change("add", (), values)
 
 
 def _member_values(form: Fields) -> dict[str, Any]:
