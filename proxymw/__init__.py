@@ -34,6 +34,34 @@ _HOMES = {
     "VirtualHosts": "vhosts",
 }
 
+# What a type checker sees of them.
+if TYPE_CHECKING:
+    from proxymw.accesslog import AccessLog as AccessLog
+    from proxymw.allow import IPAllowlist as IPAllowlist
+    from proxymw.balancer import BalancerPool as BalancerPool
+    from proxymw.clientaddress import ClientAddress as ClientAddress
+    from proxymw.errorpages import ErrorPages as ErrorPages
+    from proxymw.errors import ConfigError as ConfigError
+    from proxymw.exchange.transport import Transport as Transport
+    from proxymw.headerskin import HeaderRule as HeaderRule
+    from proxymw.headerskin import Headers as Headers
+    from proxymw.manager import BalancerManagerApp as BalancerManagerApp
+    from proxymw.prefix import PrefixProxy as PrefixProxy
+    from proxymw.prefix import ProxyRule as ProxyRule
+    from proxymw.redirects import RedirectRule as RedirectRule
+    from proxymw.redirects import Redirects as Redirects
+    from proxymw.rewrite import RewriteProxy as RewriteProxy
+    from proxymw.rules.matchers import HostPattern as HostPattern
+    from proxymw.rules.matchers import NetworkSet as NetworkSet
+    from proxymw.rules.matchers import PathPrefix as PathPrefix
+    from proxymw.rules.matchers import PrefixTable as PrefixTable
+    from proxymw.rules.members import Member as Member
+    from proxymw.rules.policy import Policy as Policy
+    from proxymw.rules.rewriting import RewriteCond as RewriteCond
+    from proxymw.rules.rewriting import RewriteRule as RewriteRule
+    from proxymw.static import StaticOrPass as StaticOrPass
+    from proxymw.vhosts import VirtualHosts as VirtualHosts
+
 __all__ = ["__version__", *sorted(_HOMES)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,11 @@ def test_the_comparison_notices_a_missing_file(tmp_path: Path) -> None:
     found = wheel_content.differences(tmp_path / "a.whl")
     assert "not in the wheel: proxymw/py.typed" in found
     assert "in the wheel alone: proxymw/unknown.py" in found
+
+
+def test_a_type_checker_sees_every_public_name() -> None:
+    """The lazy names are imported for type checkers from the modules that they are loaded from."""
+    source = (ROOT / "proxymw" / "__init__.py").read_text()
+    shown = re.findall(r"^    from proxymw\.([\w.]+) import (\w+) as (\w+)$", source, re.MULTILINE)
+    assert {(name, home) for home, name, _ in shown} == set(proxymw._HOMES.items())
+    assert all(name == again for _, name, again in shown)
