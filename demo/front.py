@@ -13,6 +13,7 @@ from proxymw import (
     BalancerManagerApp,
     BalancerPool,
     IPAllowlist,
+    Member,
     PrefixProxy,
     RewriteProxy,
     StaticOrPass,
@@ -73,7 +74,8 @@ four = StaticOrPass(everything_else, FILES / "ducklington.org")
 #     <Proxy balancer://cluster> BalancerMember http://app1.ducklington.org ...
 #     ProxyPass / balancer://cluster/ lbmethod=byrequests
 #     <Location /balancer-manager> SetHandler balancer-manager; Deny from all; Allow from 192.168.1.233
-cluster = BalancerPool([url(name) for name in APPS], name="cluster", method="byrequests")
+members = [Member(url(name), route=name.partition(".")[0]) for name in APPS]  # app1 ... app5
+cluster = BalancerPool(members, name="cluster", method="byrequests")
 manager = IPAllowlist(BalancerManagerApp([cluster]), allow=["127.0.0.1", "::1"])
 five = PrefixProxy(None, [("/balancer-manager", manager), ("/", cluster)])
 
