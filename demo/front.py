@@ -6,6 +6,7 @@ Each block stands for the Apache lines above it. The origins are the guide's hos
 
 import os
 from pathlib import Path
+from wsgiref.types import WSGIApplication
 
 from demo.origins import APPS, awake, url
 from proxymw import (
@@ -88,7 +89,7 @@ ducklington = PrefixProxy(
 )
 
 
-def site(app: object, name: str) -> AccessLog:
+def site(app: WSGIApplication, name: str) -> AccessLog:
     return AccessLog(app, LOGS / name / "access.log", errors=LOGS / name / "error.log")
 
 

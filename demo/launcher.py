@@ -189,7 +189,7 @@ def find(port: int | None) -> dict[str, Any] | None:
     files = RUN.glob("*.json") if port is None else [RUN / f"{port}.json"]
     for file in sorted(filter(Path.exists, files), key=lambda file: file.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError, ValueError):
-            state = json.loads(file.read_text())
+            state: dict[str, Any] = json.loads(file.read_text())
             os.kill(state["launcher"], 0)
             return state
     return None
