@@ -44,25 +44,33 @@ class RoutePath:
     and (unless the policy keeps them) no runs of slashes. ``raw`` decodes to it, slash runs aside.
     """
 
-    __slots__ = ("_quote", "_starts", "path", "raw")
+    __slots__ = ("_quote", "_raw", "_starts", "path")
 
     def __init__(self, path: str, raw: str | None = None, *, quoted: Callable[[str], str] | None = None) -> None:
         self.path = path
+        self._raw = raw
         self._quote = quoted or (quote_path if raw is None else None)
-        self.raw = self._quote(path) if self._quote else raw or path
         self._starts: list[int] | None = None
 
+    @property
+    def raw(self) -> str:
+        """The path as it goes on the wire: as the client spelled it, or quoted anew where no spelling is known."""
+        if self._raw is None:
+            self._raw = self._quote(self.path) if self._quote else self.path
+        return self._raw
+
     def spell(self, start: int, end: int | None = None) -> str:
-        """The client's spelling of ``path[start:end]``: ``%2F``, ``%7e`` and the case of hex digits survive."""
-        if self.raw is self.path or self.raw == self.path:
-            return self.path[start:end]
+        """The wire's spelling of ``path[start:end]``: the client's ``%2F``, ``%7e`` and case of hex digits survive."""
         if self._quote:
             return self._quote(self.path[start:end])
+        raw = self.raw
+        if raw is self.path or raw == self.path:
+            return self.path[start:end]
         if self._starts is None:
-            self._starts = _starts(self.path, self.raw)
+            self._starts = _starts(self.path, raw)
         size = len(self.path)
         stop = size if end is None else min(end, size)
-        return self.raw[self._starts[min(start, size)] : self._starts[stop]] if start < stop else ""
+        return raw[self._starts[min(start, size)] : self._starts[stop]] if start < stop else ""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RoutePath) and (self.path, self.raw) == (other.path, other.raw)
