@@ -363,19 +363,27 @@ def _give_back(pool: HTTPConnectionPool, conn: Any, keep: bool, clean: bool) -> 
     pool._put_conn(conn)
 
 
-_default: Transport | None = None
+_default: Sender | None = None
 _default_lock = threading.Lock()
 _fork_hook_set = False
 
 
-def default_transport() -> Transport:
+def default_transport() -> Sender:
     """The transport that is used where none is given: one for the process, made on first use."""
     global _default
-    if _default is None:
+    found = _default
+    if found is None:
         with _default_lock:
-            if _default is None:
-                _default = Transport()
-    return _default
+            found = _default = _default or Transport()
+    return found
+
+
+def replace_default(transport: Sender | None) -> Sender | None:
+    """Let ``transport`` stand where none is given (None: one that is made on next use); gives what stood there."""
+    global _default
+    with _default_lock:
+        before, _default = _default, transport
+    return before
 
 
 def _at_fork(transport: Transport) -> None:
