@@ -62,6 +62,7 @@ from proxymw.state.table import (
 from proxymw.state.views import retry_in
 
 if TYPE_CHECKING:
+    from proxymw.prober import Prober
     from proxymw.rules.headers import HeaderList
     from proxymw.rules.origins import Origin
     from proxymw.state.roster import Roster, Seat
@@ -268,6 +269,7 @@ class BalancerPool(PoolChanges):
         self._forwarder: Any = None
         #: Origin and limits of each slot.
         self._reached: dict[int, tuple[Origin | None, Limits | None]] = {}
+        self._prober: Prober | None = None
         self._waiting = 0
         self._room = threading.Event()
 
@@ -410,6 +412,10 @@ class BalancerPool(PoolChanges):
             return roster.flags[i] | found
 
         candidates: Sequence[int] = electable(roster.sets, flags)
+        if not candidates and timed:
+            # Rather a second request to a member on trial than none to anybody.
+            patience = 0
+            candidates = electable(roster.sets, flags)
         steady = not timed and not roster.limits
         if health is not None and health.slow_start:
             steady &= not self._ramp(table, roster, now, candidates)
@@ -484,6 +490,21 @@ class BalancerPool(PoolChanges):
     @staticmethod
     def _full(table: Table, roster: Roster, slot: int) -> bool:
         return table.total_of("in_flight", slot) >= roster.limits[slot]
+
+    def _begin(self) -> None:
+        if self.probe is None:
+            return
+        from proxymw.prober import Prober
+
+        with self._birth:
+            if self._prober is None or self._prober.thread.pid != os.getpid():
+                self._prober = Prober(self, self.probe, self._transport)
+                self._prober.start()
+
+    def _end(self) -> None:
+        prober, self._prober = self._prober, None
+        if prober is not None and prober.thread.pid == os.getpid():
+            prober.stop()
 
     def _seated(self, roster: Roster) -> None:
         keep_slash = self.policy.spelling == "apache"

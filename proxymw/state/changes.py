@@ -72,7 +72,7 @@ class PoolChanges(PoolViews):
         of Apache's bits alone. ``deadline``: seconds after which a draining member takes no session either.
         ``retry_now`` ends an error or an ejection.
         """
-        table, roster = self._attached()
+        table, roster = self.attached()
         seat = self._seat(roster, member_id)
         lbfactor = None if loadfactor is None else check_loadfactor(loadfactor)
         if lbset is not None:
@@ -129,7 +129,7 @@ class PoolChanges(PoolViews):
         new = as_member(member)
         if new.origin is None:
             raise ConfigError(f"a member added while running must be a URL, got {member!r}")
-        table, roster = self._attached()
+        table, roster = self.attached()
         flags = new.flags & ASKED if state is None else with_state(new.flags & ASKED, state)
         with table.lock:
             known = table.slot_ids()
@@ -163,7 +163,7 @@ class PoolChanges(PoolViews):
 
     def remove(self, member_id: str, *, by: str = "") -> None:
         """Take a member out of the pool in all workers; what it has in flight ends in peace (see ``in_flight``)."""
-        table, roster = self._attached()
+        table, roster = self.attached()
         seat = self._seat(roster, member_id)
         with table.lock:
             table.asked_flags[seat.slot] = seat.flags | _REMOVED
@@ -202,7 +202,7 @@ class PoolChanges(PoolViews):
             as_sticky(sticky)
         if nofailover is not None and not isinstance(nofailover, bool):
             raise ConfigError(f"nofailover must be True or False, got {nofailover!r}")
-        table, roster = self._attached()
+        table, roster = self.attached()
         values = {
             "method": method, "timeout": timeout, "attempts": attempts, "sticky": sticky, "nofailover": nofailover,
         }  # fmt: skip
@@ -253,7 +253,7 @@ class PoolChanges(PoolViews):
     def _save(self) -> None:
         """Keep the changes in the file of ``persist``."""
         if self._persist is not None:
-            table, _ = self._attached()
+            table, _ = self.attached()
             with table.lock:
                 kept = persist.collect(table)
             persist.save(self._persist, kept)

@@ -123,7 +123,9 @@ class PoolTable:
                     join(live.table, self._members, down=self._down)
                     self._build(live.table)
             self._live = live
-            return live
+        if not live.provisional:
+            self._begin()
+        return live
 
     def _open(self, pid: int, environ: Mapping[str, Any] | None) -> Live:
         several = environ is not None and bool(environ.get("wsgi.multiprocess"))
@@ -158,6 +160,7 @@ class PoolTable:
 
     def close(self) -> None:
         """Leave the shared table; what this process had in flight is given back. A later request joins again."""
+        self._end()
         with self._birth:
             live, self._live = self._live, None
             if live is not None and live.pid == os.getpid():
@@ -178,10 +181,17 @@ class PoolTable:
         self._roster = roster
         return roster
 
+    def _begin(self) -> None:
+        """Start what this process does in the background; after each opening."""
+
+    def _end(self) -> None:
+        """Stop it."""
+
     def _seated(self, roster: Roster) -> None:
         """For what else is worked out for each member, before the roster is used."""
 
-    def _attached(self) -> tuple[Table, Roster]:
+    def attached(self) -> tuple[Table, Roster]:
+        """The table and the roster as they are now; opened if this process has not yet."""
         live = self._live
         if live is None or live.pid != os.getpid() or live.table.words[H_MOVED]:
             live = self.join()
@@ -200,12 +210,12 @@ class PoolTable:
     @property
     def members(self) -> tuple[Member, ...]:
         """The members in order, with their parameters as they are now."""
-        return tuple(seat.member for seat in self._attached()[1].seats)
+        return tuple(seat.member for seat in self.attached()[1].seats)
 
     @property
     def secret(self) -> bytes:
         """32 random bytes kept with the table: the same in every worker. For nonces and tokens, never to be shown."""
-        return self._attached()[0].secret
+        return self.attached()[0].secret
 
 
 _named: dict[str, weakref.WeakSet[PoolTable]] = {}

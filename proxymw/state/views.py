@@ -36,7 +36,7 @@ class PoolViews(PoolTable):
 
     def snapshot(self) -> PoolSnapshot:
         """Everything about the pool as it stands at one moment."""
-        table, roster = self._attached()
+        table, roster = self.attached()
         now = self._now()
         with table.lock:
             table.reap()
@@ -99,7 +99,7 @@ class PoolViews(PoolTable):
     def eligible(self, now: float | None = None) -> list[tuple[Member, bool, str]]:
         """Each member, whether it would take a new request now (seconds of the pool's clock), and why. Changes
         nothing."""
-        table, roster = self._attached()
+        table, roster = self.attached()
         moment = self._now() if now is None else int(now * SECOND)
         with table.lock:
             return [
@@ -109,7 +109,7 @@ class PoolViews(PoolTable):
 
     def in_flight(self, member_id: str) -> int:
         """Requests of a member that are under way in all workers, also after it left the pool."""
-        table, _ = self._attached()
+        table, _ = self.attached()
         with table.lock:
             slot = table.slot_ids().get(member_id)
             return 0 if slot is None else table.total_of("in_flight", slot)
@@ -117,7 +117,7 @@ class PoolViews(PoolTable):
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """What happened lately, oldest first: dicts with ``seq``, ``time`` (wall clock) and ``event``; those after
         ``after``."""
-        table, _ = self._attached()
+        table, _ = self.attached()
         with table.lock:
             return table.read_events(after)
 
@@ -129,7 +129,7 @@ class PoolViews(PoolTable):
         exchanges that ended. Seconds without traffic have no sample. ``step``: one sample, the mean, for so many
         seconds. ``names``: those of interest.
         """
-        table, roster = self._attached()
+        table, roster = self.attached()
         now = self._now() // SECOND
         with table.lock:
             table.reap()
@@ -148,7 +148,7 @@ class PoolViews(PoolTable):
     def lately(self, seconds: int = 60) -> tuple[int, dict[str, tuple[list[int], list[int]]]]:
         """What was counted in about the last ``seconds``: how many they were, to ten, and for each member its answers
         by status class (1xx to 5xx) and its exchanges by time (in the classes of BOUNDS, and one above)."""
-        table, roster = self._attached()
+        table, roster = self.attached()
         now = self._now() // SECOND
         with table.lock:
             marks = table.marked(now)
@@ -171,7 +171,7 @@ class PoolViews(PoolTable):
 
         One entry for each ten seconds with traffic, oldest first: the seconds since its end, and the counts.
         """
-        table, _ = self._attached()
+        table, _ = self.attached()
         now = self._now() // SECOND
         split = len(CLASSES)
         with table.lock:

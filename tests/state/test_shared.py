@@ -18,6 +18,8 @@ from proxymw.rules.members import Member
 from proxymw.state import shared
 from proxymw.state.table import H_DIRTY, H_VERSION
 
+# From Python 3.12 on a fork beside threads is warned of; these children only touch the table.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 SEVERAL = {"PATH_INFO": "/", "wsgi.multiprocess": True}
 
 
