@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import ConfigError
-from .conditions import RewriteCond, check_conditions
-from .expansion import Piece, Scope, Template, quote_controls
-from .origins import Origin
+from .conditions import RewriteCond
+from .decisions import Decision, Local, NoMatch, Proxy, Redirect, Status, Step
+from .expansion import Piece, Scope, quote_controls
 from .paths import RoutePath, path_quoter, quote_path, resolve_path
-from .patterns import SUBJECT_MOST, compile_pattern, group_starts_with_slash, literal_start
+from .patterns import SUBJECT_MOST, literal_start
 from .policy import Policy
-from .rewriteflags import RewriteFlags
+from .rewriterule import SCHEME, RewriteRule
 
 if TYPE_CHECKING:
     from .conditions import ConditionResult, FileTest
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 Variables: TypeAlias = Mapping[str, str] | Callable[[str], str]
 
 _RESULT_MOST: Final = 2 * SUBJECT_MOST
-_SCHEME: Final = re.compile(r"(?:unix:[^|$%]*\|)?([A-Za-z][A-Za-z0-9+.\-]*)://")
-_AUTHORITY: Final = re.compile(r"[^/?$%\\]*")
-_REFERENCE: Final = re.compile(r"\$([0-9])")
-_PROXIED: Final = ("http", "https", "ws", "wss", "balancer")
-_PLAIN_RULE: Final = re.compile(r"\^(/(?:(?:[A-Za-z0-9_~/-]|\\[.+-])+/)?)\(\.\*\)\$?")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 # A redirect's target as RFC 9110 10.2.2 allows it: an absolute URI with a plain authority, or a path.
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[A-Za-z0-9._~\[\]:-]+(?=[/?#]|\Z)")
@@ -41,183 +36,6 @@ _DOT_SEGMENT: Final = re.compile(r"(?:\A|/)\.\.?(?:/|\Z)")
 # mod_rewrite escapes the path of a redirect with Apache's own set (os_escape_path), in lower-case hex.
 _LOCATION_KEPT: Final = re.compile(r"[^A-Za-z0-9$\-_.+!*'(),:@&=/~]")
 _LOCATION_QUERY: Final = re.compile(r"[^A-Za-z0-9$\-_.+!*'(),:@&=/~?;%]")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One rule's turn, as ``explain`` shows it."""
-
-    rule: RewriteRule
-    number: int
-    subject: str
-    matched: bool
-    groups: tuple[str, ...] = ()
-    conditions: tuple[tuple[RewriteCond, ConditionResult], ...] = ()
-    applied: bool = False
-    result: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the rules made of a request. This class itself: nothing, it goes on as it came."""
-
-    rule: RewriteRule | None = None
-    env: tuple[tuple[str, str | None], ...] = ()
-    #: The expanded parts of each [CO].
-    cookies: tuple[tuple[str, ...], ...] = ()
-    vary: tuple[str, ...] = ()
-    content_type: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NoMatch(Decision):
-    """No rule changed anything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy(Decision):
-    """Send it to ``origin``, or to the pool ``pool`` (its name, or the pool itself), as ``target`` (path and query)."""
-
-    target: str = "/"
-    origin: Origin | None = None
-    pool: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Local(Decision):
-    """Go on with this path and query; ``passthrough`` is [PT]."""
-
-    path: RoutePath = field(default_factory=lambda: RoutePath("/", "/"))
-    query: str | None = None
-    passthrough: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect(Decision):
-    """Answer with ``status`` and ``location``; a path-only one is relative to the application's mount point."""
-
-    location: str = "/"
-    status: int = 302
-
-
-@dataclass(frozen=True, slots=True)
-class Status(Decision):
-    """Answer with this status. ``event`` names the reason where it is a refusal of what the client sent."""
-
-    status: int = 403
-    event: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RewriteRule:
-    """One rule: ``pattern`` is searched in the path, ``target`` says what becomes of it.
-
-    ``target`` is a URL (the request is proxied there; Apache needs the flag P for that), a path (the request goes on
-    with it), ``"-"`` (nothing changes), or a ``BalancerPool`` or ``balancer://name/path``. It may hold ``$0`` to
-    ``$9``, ``%0`` to ``%9``, ``%{NAME}`` and ``${map:key|default}``, but never in a proxied URL's host. A pool as
-    target gets ``/$1``, or the whole path where the pattern has no group. ``!`` before the pattern inverts it.
-    ``flags`` as in Apache: ``"NC,QSA"``, ``"[R=301,L]"``; ``conditions`` must all hold.
-    """
-
-    pattern: str
-    target: Any
-    flags: str = ""
-    conditions: tuple[RewriteCond, ...] | Sequence[RewriteCond] = ()
-    #: Allow a pattern that could take exponential time.
-    backtracking: bool = False
-    #: What the rule does by its words: "proxy", "redirect", "local" or "none" (``"-"``).
-    kind: str = field(init=False, compare=False, repr=False)
-    options: RewriteFlags = field(init=False, compare=False, repr=False)
-    origin: Origin | None = field(init=False, compare=False, repr=False)
-    pool: Any = field(init=False, compare=False, repr=False)
-    negated: bool = field(init=False, compare=False, repr=False)
-    compiled: re.Pattern[str] = field(init=False, compare=False, repr=False)
-    template: Template = field(init=False, compare=False, repr=False)
-    #: A final "?" in the target: no query is taken from anywhere else.
-    drops_query: bool = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.pattern, str):
-            raise ConfigError(f"pattern must be a regular expression, got {self.pattern!r}")
-        options = RewriteFlags.parse(self.flags, name=f"flags of {self.pattern!r}")
-        pattern = self.pattern.removeprefix("!")
-        self._set("options", options)
-        self._set("negated", pattern != self.pattern)
-        self._set("compiled", compile_pattern(pattern, nocase=options.nocase, backtracking=self.backtracking))
-        if isinstance(self.conditions, RewriteCond) or not all(isinstance(c, RewriteCond) for c in self.conditions):
-            raise ConfigError(f"conditions must be a list of RewriteCond, got {self.conditions!r}")
-        self._set("conditions", tuple(self.conditions))
-        check_conditions(tuple(self.conditions), f"conditions of {self.pattern!r}")
-        self._set_target()
-
-    def match(self, path: str) -> re.Match[str] | None:
-        """The match of the pattern in ``path``, not asking the conditions; of no use for an inverted pattern."""
-        return self.compiled.search(path)
-
-    def public_pair(self) -> tuple[str, str] | None:
-        """For ``^/prefix/(.*)$ http://host/base/$1``: the public prefix and the URL that it stands for; else None."""
-        found = _PLAIN_RULE.fullmatch(self.pattern)
-        if self.origin is None or self.origin.socket or found is None or self.negated or self.options.nocase:
-            return None
-        *head, last = self.template.parts or ("",)
-        base = "".join(part for part in head if isinstance(part, str))
-        if str(last) != str(Template.parse("$1").parts[0]) or len(head) > 1 or not base.endswith("/"):
-            return None
-        prefix = re.sub(r"\\(.)", r"\1", found[1])
-        return prefix, f"{self.origin.scheme}://{self.origin.authority}{base}"
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
-    def _set_target(self) -> None:
-        """Tell apart what the target is, and take its authority out of reach of anything of a request."""
-        text, kind, origin, pool = self.target, "local", None, None
-        options = self.options
-        if hasattr(text, "lease"):
-            text, kind, pool = ("/$1" if self.compiled.groups else ""), "proxy", self.target
-        elif not isinstance(text, str):
-            raise ConfigError(f"target must be a URL, a path, '-' or a BalancerPool, got {text!r}")
-        elif text == "-" or options.status is not None:
-            text, kind = "", "none"
-            if options.proxy and options.status is None:
-                raise ConfigError(f"target must be a URL where the flags say proxy, got {self.target!r}")
-        elif options.redirect is not None:
-            kind = "redirect"
-        elif scheme := _SCHEME.match(text):
-            kind, (origin, pool, text) = "proxy", self._authority(text, scheme)
-        elif options.proxy:
-            raise ConfigError(f"target must be a URL with a literal host where the flags say proxy, got {text!r}")
-        drops = isinstance(text, str) and text.endswith("?") and not text.endswith("\\?") and not options.qsappend
-        self._set("drops_query", drops)
-        self._set("kind", kind)
-        self._set("origin", origin)
-        self._set("pool", pool)
-        self._set("template", Template.parse(text))
-
-    def _authority(self, text: str, scheme: re.Match[str]) -> tuple[Origin | None, Any, str]:
-        """The origin or the pool's name that a URL starts with, and the rest of it."""
-        name = scheme[1].lower()
-        if name not in _PROXIED:
-            raise ConfigError(f"target must be an http, https or balancer URL to be proxied, got {text!r}")
-        end = _AUTHORITY.match(text, scheme.end()).end()  # type: ignore[union-attr]
-        rest = text[end:]
-        if rest[:1] in ("$", "%", "\\"):
-            reference = _REFERENCE.match(rest)
-            if reference is None or not group_starts_with_slash(self.pattern, int(reference[1])) or end == scheme.end():
-                raise ConfigError(
-                    f"target must have a literal host and a slash before anything of the request, got {text!r}"
-                )
-        if name == "balancer":
-            pool = text[scheme.end() : end].lower()
-            if not pool:
-                raise ConfigError(f"target must name a pool, as in balancer://name/path, got {text!r}")
-            return None, pool, rest
-        url = re.sub(r"^(unix:.*\|)?ws(s?)://", r"\1http\2://", text[:end], flags=re.IGNORECASE)
-        return Origin.parse(url), None, rest
-
-    def __str__(self) -> str:
-        flags = f" [{self.flags.strip('[]')}]" if self.flags else ""
-        return f"{self.pattern} {self.target}{flags}"
 
 
 class RewriteEngine:
@@ -363,6 +181,9 @@ class _Run:
                 continue
             self.rule = rule
             decision = self.apply(rule, scope)
+            if self.trace:
+                came = decision or Local(path=self.subject, query=self.query)
+                self.trace[-1] = replace(self.trace[-1], result=str(came))
             if decision is not None:
                 return decision
             options = rule.options
@@ -502,7 +323,7 @@ class _Run:
     def redirect(self, rule: RewriteRule, path: list[Piece]) -> Decision | None:
         options = rule.options
         text = "".join(piece.text for piece in path)
-        absolute = _SCHEME.match(text)
+        absolute = SCHEME.match(text)
         if rule.kind == "proxy":
             assert rule.origin is not None
             authority = f"{rule.origin.scheme}://{rule.origin.authority}"

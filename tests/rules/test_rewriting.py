@@ -621,6 +621,25 @@ def test_the_trace_tells_why() -> None:
         ("%{HTTP_USER_AGENT} ^bot", "abcde", False)
     ]
     assert (third.subject, third.groups, third.applied) == ("/wiki/a", ("/wiki/a", "a"), True)
+    assert (second.result, third.result) == ("", "proxy to http://app/a")
+
+
+@pytest.mark.parametrize(
+    ("rule", "result"),
+    [
+        (("^/a", "/b?c"), "/b?c"),
+        (("^/a", "-"), "/a"),
+        (("^/a", "/b", "R=301,L"), "redirect 301 to /b"),
+        (("^/a", "-", "F"), "answer 403"),
+        (("^/(.*)$", "/$1$1", "N"), "answer 508 (rewrite_too_long)"),
+        (("^/a", "balancer://cluster/x"), "proxy to balancer://cluster/x"),
+    ],
+)
+def test_what_came_of_a_rule_in_words(rule: Any, result: str) -> None:
+    trace: list[Step] = []
+    decision = decide([rule], "/a", trace=trace)
+    assert trace[-1].result == result
+    assert isinstance(decision, Local | NoMatch) or str(decision) == result
 
 
 def test_a_thousand_rules_cost_about_what_ten_do() -> None:
