@@ -492,6 +492,7 @@ class BalancerPool(PoolChanges):
         return table.total_of("in_flight", slot) >= roster.limits[slot]
 
     def _begin(self) -> None:
+        super()._begin()
         if self.probe is None:
             return
         from proxymw.prober import Prober
@@ -502,6 +503,7 @@ class BalancerPool(PoolChanges):
                 self._prober.start()
 
     def _end(self) -> None:
+        super()._end()
         prober, self._prober = self._prober, None
         if prober is not None and prober.thread.pid == os.getpid():
             prober.stop()
@@ -591,12 +593,17 @@ class BalancerPool(PoolChanges):
         with table.lock:
             if weight:
                 self._failed(table, roster, slot, now, weight, reason, events)
-            elif record_success(table, slot, now, self.health):
-                table.words[H_EPOCH] += 1
-                table.since[slot] = wall()
-                table.went_up[slot] += 1
-                events.append((slot, "member_up", {"reason": "trial passed"}))
-                table.add_event({"event": "member_up", "member": lease.name, "reason": "trial passed"})
+            else:
+                back = table.retries[slot] > 0
+                passed = record_success(table, slot, now, self.health)
+                if passed:
+                    table.words[H_EPOCH] += 1
+                    table.since[slot] = wall()
+                    table.went_up[slot] += 1
+                if passed or back:
+                    reason = "trial passed" if passed else "answers again"
+                    events.append((slot, "member_up", {"reason": reason}))
+                    table.add_event({"event": "member_up", "member": lease.name, "reason": reason})
         if events:
             self._tell(events, roster)
 
