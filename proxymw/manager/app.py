@@ -163,6 +163,9 @@ class BalancerManagerApp:
                 raise refused from None
             _log_refusal(environ, refused)
             return self._page(environ, {}, status=400, problem=refused.detail)
+        if "b" in single:
+            # Apache's own form: what was written for its manager looks for the page in the answer.
+            return self._page(environ, {})
         return Response(status=303, location=_here(environ), content_type="text/plain", body=b"")
 
     def _apply(self, pool: BalancerPool, change: Change, *, by: str) -> None:

@@ -270,7 +270,7 @@ def _pool(number: int, numbers: _Numbers, now: float, writable: bool, drawn: boo
         facts=tuple(facts),
         usable=usable,
         tone=_tone(usable, len(members)),
-        window=f"last {duration(numbers.seconds)}" if recent else "all",
+        window=f"last {duration(numbers.seconds, most=1)}" if recent else "all",
         rows=tuple(
             _row(f"m-{number}-{place}", view, numbers, now, share(got[view.id], total), wanted[view.id], usable)
             for place, view in enumerate(members)
@@ -318,7 +318,7 @@ def _row(key: str, view: MemberView, numbers: _Numbers, now: float, got: float, 
         p95=milliseconds(percentile(buckets, 0.95), unit=False),
         sent=size(view.sent),
         received=size(view.received),
-        changed=f"{duration(now - view.last_change)} ago" if view.last_change else "never",
+        changed=f"{duration(now - view.last_change, most=1)} ago" if view.last_change else "never",
         changed_by=view.changed_by,
     )
 

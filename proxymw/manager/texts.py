@@ -26,15 +26,15 @@ def size(number: float) -> str:
     return f"{number:.1f}{unit}" if number < 10 else f"{number:.0f}{unit}"
 
 
-def duration(seconds: float) -> str:
-    """The two largest units of a time."""
+def duration(seconds: float, *, most: int = 2) -> str:
+    """The largest units of a time, ``most`` of them."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole} s"
     for unit, per, small, per_small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= per:
             rest = whole % per // per_small
-            return f"{whole // per} {unit}" + (f" {rest} {small}" if rest and whole < 10 * per else "")
+            return f"{whole // per} {unit}" + (f" {rest} {small}" if rest and most > 1 and whole < 10 * per else "")
     return f"{whole} s"
 
 
