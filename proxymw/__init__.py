@@ -31,6 +31,7 @@ _HOMES = {
     "RewriteRule": "rules.rewriting",
     "StaticOrPass": "static",
     "Transport": "exchange.transport",
+    "Tunnels": "exchange.tunnel",
     "VirtualHosts": "vhosts",
 }
 

@@ -15,8 +15,10 @@ class RequestRefused(Exception):
     """The client sent what cannot be mapped or forwarded safely.
 
     ``status`` answers it (400, 403, 404, 405, 413, 417, 431 or 501), ``event`` names it in the log, ``headers`` are
-    added to the answer (``Allow`` with a 405).
+    added to the answer (``Allow`` with a 405), ``text`` is its page where the reason phrase says too little.
     """
+
+    text: str | None = None
 
     def __init__(self, status: int, event: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(f"{status} {event}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .exchange.transport import Sender
+    from .exchange.tunnel import Tunnels
     from .rules.retrying import RetryPolicy
 
 Target: TypeAlias = Union[str, Destination, "WSGIApplication"]
@@ -59,7 +60,8 @@ class ProxyRule:
     reverse: tuple[tuple[str, str], ...] = ()
     cookie_domains: tuple[tuple[str, str], ...] = ()
     cookie_paths: tuple[tuple[str, str], ...] = ()
-    websocket: bool = True
+    #: Whether WebSockets pass, or ``Tunnels`` for what else does and how long; True as the ``PrefixProxy`` says.
+    websocket: bool | Tunnels = True
     #: Forward the client's spelling even where the policy re-encodes (``nocanon``); dot segments stay resolved.
     nocanon: bool = False
 
@@ -94,7 +96,7 @@ class PrefixProxy:
         first_byte: float | None = None,
         between_bytes: float | None = None,
         total: float | None = None,
-        websocket: bool = True,
+        websocket: bool | Tunnels = True,
         max_body: int | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
@@ -405,6 +407,6 @@ def _options(rule: ProxyRule, defaults: ForwardOptions, reverse: ReverseMap) -> 
         defaults,
         reverse=reverse,
         prefix="" if rule.regex else rule.prefix.rstrip("/"),
-        websocket=rule.websocket and defaults.websocket,
+        websocket=defaults.websocket if rule.websocket is True else rule.websocket,
         **given,
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .exchange.transport import Sender
+    from .exchange.tunnel import Tunnels
     from .rules.conditions import FileTest
     from .rules.expansion import Lookup
     from .rules.headers import HeaderList
@@ -94,7 +95,7 @@ class RewriteProxy:
         first_byte: float | None = None,
         between_bytes: float | None = None,
         total: float | None = None,
-        websocket: bool = True,
+        websocket: bool | Tunnels = True,
     ) -> None:
         self.app: WSGIApplication = NOT_FOUND if app is None else app
         self.local: WSGIApplication = self.app if local is None else local

@@ -15,6 +15,7 @@ from urllib3.util.wait import wait_for_read, wait_for_socket
 from proxymw.errors import (
     BodyTimeout,
     BodyTruncated,
+    ClientAborted,
     ConnectionReset,
     FirstByteTimeout,
     ResponseMalformed,
@@ -26,11 +27,14 @@ from proxymw.rules.headers import HeaderList
 
 if TYPE_CHECKING:
     from proxymw.exchange.request import BodyStream, Request
+    from proxymw.rules.upgrades import Upgrade
 
 #: Called with the status and fields of an interim response.
 Interim: TypeAlias = Callable[[int, HeaderList], None]
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
+#: Seconds of silence after which we look whether the client still waits.
+_LOOK: Final = 0.75
 
 
 class _Exchange(HTTPConnection):
@@ -53,6 +57,8 @@ class _Exchange(HTTPConnection):
     _deadline: float | None = None
     _buffer = b""
     _interims = 0
+    _gone: Callable[[], bool] | None = None
+    _upgrade: Upgrade | None = None
 
     def __init__(self, *args: Any, unix_path: str = "", ttl: float = 4.0, max_age: float = 300.0, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -105,6 +111,7 @@ class _Exchange(HTTPConnection):
         self._deadline = total
         self._buffer = b""
         self._interims = 0
+        self._gone, self._upgrade = request.gone, request.upgrade
         self.requests += 1
         if request.stream is not None:
             return self._send_stream(head, request.stream, pause)
@@ -189,6 +196,10 @@ class _Exchange(HTTPConnection):
                 raise self._failed(ResponseTooLarge(f"a head of more than {HEAD_MOST} bytes"))
             head = parse_head(buffer[:end], own=own)
             rest = buffer[end + 4 :]
+            if head.status == 101 and self._upgrade is not None:
+                if doubt := self._upgrade.doubt(buffer[:end]):
+                    raise self._failed(ResponseMalformed(doubt))
+                return head, rest, buffer.find(b"\r\n")
             if head.status >= 200:
                 return head, rest, buffer.find(b"\r\n")
             self._pass_interim(head, interim)
@@ -198,8 +209,7 @@ class _Exchange(HTTPConnection):
         if seconds <= 0:
             raise self._failed(FirstByteTimeout("no whole response head in time"))
         try:
-            self._wait(seconds)
-            data: bytes = self.sock.recv(READ_LEAST)
+            data = self._receive(READ_LEAST, seconds)
         except TimeoutError:
             raise self._failed(FirstByteTimeout("no whole response head in time")) from None
         except OSError as error:
@@ -220,13 +230,27 @@ class _Exchange(HTTPConnection):
     def read_body(self, size: int, pause: float) -> bytes:
         """Up to ``size`` bytes as soon as any are there; ``b""`` when the origin has closed."""
         try:
-            self._wait(pause)
-            data: bytes = self.sock.recv(size)
+            return self._receive(size, pause)
         except TimeoutError:
             raise BodyTimeout("the origin stopped sending") from None
         except OSError as error:
             raise BodyTruncated(str(error)) from error
-        return data
+
+    def _receive(self, size: int, seconds: float) -> bytes:
+        """``recv``, for ``seconds`` at most; ``ClientAborted`` as soon as nobody waits for it any more."""
+        gone, data = self._gone, b""
+        while True:
+            self._wait(seconds if gone is None or seconds <= _LOOK else _LOOK)
+            try:
+                data = self.sock.recv(size)
+            except TimeoutError:
+                if gone is not None and gone():
+                    raise ClientAborted("the client has gone") from None
+                seconds -= _LOOK
+                if gone is None or seconds <= 0:
+                    raise
+                continue
+            return data
 
     def _wait(self, seconds: float) -> None:
         """Let the next operation on the socket take so long, and not beyond the exchange's end."""

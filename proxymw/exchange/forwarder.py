@@ -20,11 +20,13 @@ from proxymw.errors import (
     UpstreamError,
 )
 from proxymw.exchange.applications import call_app
+from proxymw.exchange.clientside import client_watch
 from proxymw.exchange.events import event_line, request_values
 from proxymw.exchange.inbound import ALLOW, answer, check, refuse
 from proxymw.exchange.limits import Limits
 from proxymw.exchange.request import Request, RequestWriter
 from proxymw.exchange.transport import Sender, default_transport
+from proxymw.exchange.tunnel import NotSwitched, Switched, Tunnel, Tunnels
 from proxymw.rules.headers import HeaderList, status_line
 from proxymw.rules.policy import Policy
 from proxymw.rules.retrying import RetryBudget, RetryPolicy
@@ -117,7 +119,7 @@ class ForwardOptions:
 
     ``preserve_host`` sends the client's Host, ``host`` another one; else it is the target's. ``reverse`` maps the
     response's Location and cookies back. ``prefix`` is the public prefix, for X-Forwarded-Prefix. Seconds as in
-    ``Limits``; they go before those of a member. ``websocket`` allows tunnels.
+    ``Limits``; they go before those of a member. ``websocket``: whether WebSockets pass, or which upgrades do.
     """
 
     preserve_host: bool = False
@@ -128,15 +130,21 @@ class ForwardOptions:
     first_byte: float | None = None
     between_bytes: float | None = None
     total: float | None = None
-    websocket: bool = True
+    websocket: bool | Tunnels = True
     #: The clocks above, or None where none is given.
     limits: Limits | None = field(init=False, compare=False, repr=False)
+    #: What ``websocket`` stands for.
+    tunnels: Tunnels | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.host is not None and (not isinstance(self.host, str) or not _is_authority(self.host)):
             raise ConfigError(f"host must be a host name with or without a port, got {self.host!r}")
         clocks = (self.connect, self.first_byte, self.between_bytes, self.total)
         object.__setattr__(self, "limits", Limits(*clocks) if any(c is not None for c in clocks) else None)
+        if not isinstance(self.websocket, (bool, Tunnels)):
+            raise ConfigError(f"websocket must be True, False or Tunnels(...), got {self.websocket!r}")
+        tunnels = Tunnels() if self.websocket is True else self.websocket or None
+        object.__setattr__(self, "tunnels", tunnels)
 
 
 def _is_authority(text: str) -> bool:
@@ -199,6 +207,11 @@ class Forwarder:
                 return answer(environ, start_response, 200, allow=ALLOW)
             host = environ.get("HTTP_HOST") if options.preserve_host else options.host
             request = self._writer.request(environ, target, host=host, prefix=options.prefix)
+            request.gone = client_watch(environ)
+            if "HTTP_UPGRADE" in environ and options.tunnels is not None and request.stream is None:
+                upgrade = options.tunnels.asked(environ)
+                if upgrade is not None:
+                    request.ask(upgrade)
             exchange = self._exchange(environ, destination, request, options)
         except RequestRefused as refusal:
             return refuse(environ, start_response, refusal)
@@ -207,7 +220,10 @@ class Forwarder:
         lease, response, began = exchange
         if response is None:
             return call_app(environ, start_response, lease, request, options.prefix)
-        return self._deliver(environ, start_response, lease, response, options, began)
+        if isinstance(response, Switched):
+            return self._tunnel(environ, start_response, lease, response, options, began)
+        body = self._deliver(environ, start_response, lease, response, options, began)
+        return body if request.upgrade is None else NotSwitched(environ, body)
 
     def _exchange(
         self, environ: WSGIEnvironment, destination: Destination, request: Request, options: ForwardOptions
@@ -250,7 +266,8 @@ class Forwarder:
             limits = options.limits.over(limits)
         interim = _hints(environ["wsgi.early_hints"]) if self.early_hints and "wsgi.early_hints" in environ else None
         transport = self._given_transport or default_transport()
-        return transport.send(lease.origin, request, limits, interim=interim, own=not _replaces_date(environ))
+        own = request.upgrade is not None or not _replaces_date(environ)
+        return transport.send(lease.origin, request, limits, interim=interim, own=own)
 
     def _again(self, failures: list[UpstreamError], request: Request, lease: Lease) -> bool:
         """Whether the request goes out once more: it cannot have run, or running it twice is harmless."""
@@ -283,6 +300,31 @@ class Forwarder:
             return _Body(environ, lease, response, began)
         _finish(lease, response, began)
         return [response.body]
+
+    def _tunnel(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        lease: Lease,
+        response: Switched,
+        options: ForwardOptions,
+        began: float,
+    ) -> Iterable[bytes]:
+        """Switch protocols: the lease lasts until both ends have closed. Its time is that of the handshake."""
+        answered = time.monotonic()
+        headers = self._headers(environ, lease, response, options)
+        assert options.tunnels is not None
+
+        def finish() -> None:
+            _finish(lease, response, began, until=answered)
+
+        try:
+            tunnel = Tunnel(environ, response, headers, options.tunnels, finish)
+        except RequestRefused as refusal:
+            finish()
+            return refuse(environ, start_response, refusal)
+        start_response(status_line(101), headers)
+        return tunnel
 
     def _headers(
         self, environ: WSGIEnvironment, lease: Lease, response: Response, options: ForwardOptions
@@ -356,7 +398,9 @@ class _Body:
         self.close()
 
 
-def _finish(lease: Lease, response: Response, began: float, error: UpstreamError | None = None) -> None:
+def _finish(
+    lease: Lease, response: Response, began: float, error: UpstreamError | None = None, until: float | None = None
+) -> None:
     """End an attempt that had an answer: first the connection, then the lease."""
     try:
         response.close()
@@ -366,7 +410,7 @@ def _finish(lease: Lease, response: Response, began: float, error: UpstreamError
             status=response.status,
             sent=response.sent,
             received=response.received,
-            seconds=time.monotonic() - began,
+            seconds=(until or time.monotonic()) - began,
         )
 
 

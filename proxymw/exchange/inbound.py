@@ -163,7 +163,7 @@ def refuse(environ: WSGIEnvironment, start_response: StartResponse, error: Reque
     from proxymw.exchange.events import log_refusal
 
     log_refusal(environ, error)
-    return answer(environ, start_response, error.status, headers=error.headers)
+    return answer(environ, start_response, error.status, headers=error.headers, text=error.text)
 
 
 def NOT_FOUND(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:

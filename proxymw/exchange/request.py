@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from proxymw.rules.origins import Origin
     from proxymw.rules.policy import Policy
+    from proxymw.rules.upgrades import Upgrade
 
 #: Bodies up to this size are read before an origin is contacted, go out with the head and can be sent again.
 SMALL_BODY: Final = 16 * 1024
@@ -41,10 +42,10 @@ class Request:
     """One request on its way: what every attempt sends, whichever origin it goes to.
 
     ``fields`` is the text of the head from behind the Host field, each line led by CRLF. ``body`` is a whole
-    small body; a larger one is in ``stream``.
+    small body; a larger one is in ``stream``. ``gone`` tells whether the client has left, where that can be seen.
     """
 
-    __slots__ = ("body", "fields", "host", "lines", "method", "stream", "target")
+    __slots__ = ("body", "fields", "gone", "host", "lines", "method", "stream", "target", "upgrade")
 
     def __init__(
         self,
@@ -63,6 +64,14 @@ class Request:
         self.host = host
         self.body = body
         self.stream = stream
+        self.gone: Callable[[], bool] | None = None
+        self.upgrade: Upgrade | None = None
+
+    def ask(self, upgrade: Upgrade) -> None:
+        """Ask the origin to switch protocols. RFC 9110 7.8."""
+        self.upgrade = upgrade
+        self.fields += upgrade.fields
+        self.lines += 2
 
     @property
     def replayable(self) -> bool:

@@ -38,6 +38,7 @@ from proxymw.exchange.response import (
     Response,
     StreamedResponse,
 )
+from proxymw.exchange.tunnel import Switched
 
 if TYPE_CHECKING:
     from proxymw.exchange.request import Request
@@ -216,6 +217,10 @@ class Transport:
             answer, rest, line = conn.read_head(limits.first_byte, interim, own)
             if request.method == "HEAD" or answer.status == 204 or answer.status == 304:
                 answer = _without_body(answer)
+            if answer.status == 101 and request.upgrade is not None:
+                return Switched(
+                    answer, request.upgrade, conn, rest, partial(_give_back, pool, conn, False, False), sent, line
+                )
             if not whole:
                 # What is left of the request would be read as the next one.
                 answer = answer._replace(keep=False)
