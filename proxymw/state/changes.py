@@ -95,7 +95,9 @@ class PoolChanges(PoolViews):
             table.drain_until[i] = (
                 self._now() + int(deadline * SECOND) if deadline is not None and bits & DRAIN_BIT else 0
             )
-            if retry_now:
+            if retry_now and table.found[i] & (_ERROR | _EJECTED | _TRIAL):
+                table.since[i] = wall()
+                table.went_up[i] += 1
                 table.found[i] &= ~(_ERROR | _EJECTED | _TRIAL)
                 table.fails[i] = table.ejections[i] = 0
             text = {**table.read_text(i), **words, "by": by[:60]}
@@ -213,7 +215,7 @@ class PoolChanges(PoolViews):
                 "attempts": self._effective_attempts(roster), "sticky": str(self._sticky or ""),
             }  # fmt: skip
             was = {name: value for name, value in old.items() if name in asked and value != asked[name]}
-            table.write_text(-1, {**table.read_text(-1), **asked})
+            table.write_text(-1, {**table.read_text(-1), **asked, "changed": wall()})
             table.add_event({"event": "pool_changed", "by": by[:60], **asked, "was": was})
             self._moved(table, roster)
             if method is not None:

@@ -28,25 +28,26 @@ _MOST = 1 << 20
 
 def collect(table: Table) -> dict[str, Any]:
     """Everything that was asked for, as plain data. Under the lock."""
-    members = {}
-    for member_id, slot in table.slot_ids().items():
-        mask = table.mask[slot]
-        if not mask:
-            continue
-        text = table.read_text(slot)
-        values: dict[str, Any] = {"changed": table.changed[slot], "by": text.get("by", "")}
-        for name, bit, value in (
-            ("flags", M_FLAGS, table.asked_flags[slot]),
-            ("lbfactor", M_LBFACTOR, table.asked_lbfactor[slot]),
-            ("lbset", M_LBSET, table.asked_lbset[slot]),
-            ("route", M_ROUTE, text.get("route", "")),
-            ("redirect", M_REDIRECT, text.get("redirect", "")),
-            ("added", M_ADDED, text.get("added")),
-        ):
-            if mask & bit:
-                values[name] = value
-        members[member_id] = values
+    members = {member_id: asked_of(table, slot) for member_id, slot in table.slot_ids().items() if table.mask[slot]}
     return {"version": _VERSION, "settings": table.read_text(-1), "members": members}
+
+
+def asked_of(table: Table, slot: int) -> dict[str, Any]:
+    """What was asked for of one member. Under the lock."""
+    mask = table.mask[slot]
+    text = table.read_text(slot)
+    values: dict[str, Any] = {"changed": table.changed[slot], "by": text.get("by", "")}
+    for name, bit, value in (
+        ("flags", M_FLAGS, table.asked_flags[slot]),
+        ("lbfactor", M_LBFACTOR, table.asked_lbfactor[slot]),
+        ("lbset", M_LBSET, table.asked_lbset[slot]),
+        ("route", M_ROUTE, text.get("route", "")),
+        ("redirect", M_REDIRECT, text.get("redirect", "")),
+        ("added", M_ADDED, text.get("added")),
+    ):
+        if mask & bit:
+            values[name] = value
+    return values
 
 
 def apply(table: Table, kept: dict[str, Any]) -> None:

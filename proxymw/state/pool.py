@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from proxymw.errors import ConfigError
 from proxymw.rules.health import SECOND
 from proxymw.rules.lbmethods import Hash, as_method
-from proxymw.rules.members import Member, as_members, check_pool_name
+from proxymw.rules.members import Member, as_members, check_count, check_pool_name, check_seconds
 from proxymw.rules.sticky import StickyCookie, StickyRoute, as_sticky
 from proxymw.state import persist
 from proxymw.state.local import local_table
+from proxymw.state.redis import RedisSync, check_redis, is_redis
 from proxymw.state.roster import Roster, build, join, take_over
 from proxymw.state.shared import SharedTable, automatic_path, close_table, grow_table, shared_table, why_not
 from proxymw.state.table import H_GENERATION, H_MOVED, Table
@@ -51,6 +52,8 @@ class Settings:
 
     def but(self, asked: Mapping[str, Any]) -> Settings:
         known = {name: asked[name] for name in ("method", "nofailover", "attempts", "timeout") if name in asked}
+        check_count("attempts", known.get("attempts"))
+        check_seconds("timeout", known.get("timeout"))
         if "sticky" in asked:
             known["sticky"] = as_sticky(asked["sticky"])
         return replace(self, **known)
@@ -77,6 +80,11 @@ class PoolTable:
         self._use(settings)
         self._state = _path("state", state, ", a redis:// URL or None")
         self._persist = _path("persist", persist, "")
+        self._redis = self._state if is_redis(self._state) else None
+        if self._redis is not None:
+            check_redis(self._redis)
+            self._state = None  # each host has a table of its own
+        self._sync: RedisSync | None = None
         #: Whether new members wait for their first active checks.
         self._down = down
         #: Two pools of one name in one process, made in the same order in every worker, have two files.
@@ -168,7 +176,11 @@ class PoolTable:
 
     def _build(self, table: Table) -> Roster:
         """Read what was asked for, in this or another worker. Under the lock."""
-        now = self._configured.but(table.read_text(-1))
+        try:
+            now = self._configured.but(table.read_text(-1))
+            as_method(now.method)
+        except (ConfigError, TypeError):
+            now = self._configured  # written by another version
         if as_method(now.method)[0] != self._method_name:
             self._method_name, self._method = as_method(now.method)
         self._use(now)
@@ -183,9 +195,18 @@ class PoolTable:
 
     def _begin(self) -> None:
         """Start what this process does in the background; after each opening."""
+        if self._redis is None:
+            return
+        with self._birth:
+            if self._sync is None or self._sync.thread.pid != os.getpid():
+                self._sync = RedisSync(self, self._redis)
+                self._sync.start()
 
     def _end(self) -> None:
         """Stop it."""
+        sync, self._sync = self._sync, None
+        if sync is not None and sync.thread.pid == os.getpid():
+            sync.stop()
 
     def _seated(self, roster: Roster) -> None:
         """For what else is worked out for each member, before the roster is used."""

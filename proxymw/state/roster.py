@@ -22,6 +22,7 @@ from proxymw.state.table import (
     M_REDIRECT,
     M_ROUTE,
     Table,
+    wall,
 )
 
 if TYPE_CHECKING:
@@ -149,8 +150,9 @@ def _configure(table: Table, slot: int, member: Member, *, fresh: bool) -> bool:
     for column, value, bit in values:
         if column[slot] != value:
             column[slot] = value
-            if not fresh:
+            if table.mask[slot] & bit:
                 table.mask[slot] &= ~bit
+                table.changed[slot] = wall()
             changed = True
     if table.mask[slot] & M_ADDED:
         table.mask[slot] &= ~M_ADDED  # now it is part of the configuration

@@ -52,7 +52,7 @@ class PoolViews(PoolTable):
             nofailover=self._nofailover,
             attempts=self._effective_attempts(roster),
             timeout=self._timeout,
-            state=self._live.state,
+            state=self._live.state + (" and redis" if self._redis is not None else ""),
             workers=workers,
             generation=roster.generation,
             members=tuple(views),
@@ -108,11 +108,19 @@ class PoolViews(PoolTable):
             ]
 
     def in_flight(self, member_id: str) -> int:
-        """Requests of a member that are under way in all workers, also after it left the pool."""
+        """Requests of a member under way in all workers and, with Redis, on all hosts; also after it left the pool."""
         table, _ = self.attached()
         with table.lock:
             slot = table.slot_ids().get(member_id)
-            return 0 if slot is None else table.total_of("in_flight", slot)
+            return 0 if slot is None else table.total_of("in_flight", slot) + table.peers[slot]
+
+    def hosts(self) -> dict[str, dict[str, dict[str, int]]]:
+        """The counts that every host reported lately, with ``state="redis://…"``: ``{host: {member: {requests, …}}}``.
+
+        Asks Redis; empty while it cannot be reached, and without it.
+        """
+        self.attached()
+        return self._sync.hosts() if self._sync is not None else {}
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """What happened lately, oldest first: dicts with ``seq``, ``time`` (wall clock) and ``event``; those after
