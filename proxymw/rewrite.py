@@ -14,12 +14,13 @@ from .errors import ConfigError, RequestRefused
 from .exchange.events import log_refusal
 from .exchange.forwarder import Destination, Forwarder, ForwardOptions, SingleOrigin
 from .exchange.inbound import NOT_FOUND, answer, inbound, raw_target, refuse
+from .rules.decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
 from .rules.origins import Origin
 from .rules.paths import quote_path
 from .rules.policy import Policy
 from .rules.reversing import ReverseMap, ReverseTable
 from .rules.rewriteflags import cookie_header
-from .rules.rewriting import Decision, Local, NoMatch, Proxy, Redirect, RewriteEngine, RewriteRule, Status, Step
+from .rules.rewriting import RewriteEngine, RewriteRule
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -130,6 +131,8 @@ class RewriteProxy:
             decision = self.rewrite(environ)
         except RequestRefused as error:
             return refuse(environ, start_response, error)
+        if decision is UNCHANGED:
+            return self.app(environ, start_response)
         _set_env(environ, decision)
         headers = _headers(decision, proxied=isinstance(decision, Proxy) and self.policy.spelling == "apache")
         if headers or decision.content_type:
@@ -155,6 +158,8 @@ class RewriteProxy:
     def rewrite(self, environ: WSGIEnvironment, trace: list[Step] | None = None) -> Decision:
         """What the rules make of a request; ``trace`` collects the turn of each rule. Raises ``RequestRefused``."""
         path = inbound(environ, self.policy)
+        if trace is None and not self.engine.concerns(path.path):
+            return UNCHANGED
         query = environ.get("QUERY_STRING") or None
         raw = raw_target(environ) or ""
         if query is None and raw.endswith("?"):

@@ -48,6 +48,10 @@ class NoMatch(Decision):
         return "unchanged"
 
 
+#: The usual outcome: no rule had a say.
+UNCHANGED = NoMatch()
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy(Decision):
     """Send it to ``origin``, or to the pool ``pool`` (its name, or the pool itself), as ``target`` (path and query)."""

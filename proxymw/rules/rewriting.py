@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import ConfigError
 from .conditions import RewriteCond
-from .decisions import Decision, Local, NoMatch, Proxy, Redirect, Status, Step
+from .decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
 from .expansion import Piece, Scope, quote_controls
 from .paths import RoutePath, path_quoter, quote_path, resolve_path
 from .patterns import SUBJECT_MOST, literal_start
@@ -76,7 +76,20 @@ class RewriteEngine:
         ``trace`` collects each rule's turn.
         """
         route = path if isinstance(path, RoutePath) else RoutePath(path)
+        if trace is None and not self.concerns(route.path):
+            return UNCHANGED
         return _Run(self, route, query, _variables(variables), files or _no_files, public, trace).decide()
+
+    def concerns(self, subject: str) -> bool:
+        """Whether the pattern of any rule holds for ``subject``: most requests need no more than this answer."""
+        if self._index is None or len(subject) > SUBJECT_MOST:
+            return True
+        rules = self.rules
+        for place in self._index.places(subject):
+            rule = rules[place]
+            if (rule.compiled.search(subject) is None) == rule.negated:
+                return True
+        return False
 
     def first(self, subject: str, place: int) -> int:
         """The first rule from ``place`` on that could match ``subject``; the number of rules where there is none."""
@@ -107,8 +120,12 @@ class _Index:
         self._places = {key: tuple(sorted(places + anywhere)) for key, places in named.items()}
         self._size = len(rules)
 
+    def places(self, subject: str) -> tuple[int, ...]:
+        """The rules that could match ``subject``, in order."""
+        return self._places.get(subject[: subject.find("/", 1) + 1] or subject, self._anywhere)
+
     def first(self, subject: str, place: int) -> int:
-        places = self._places.get(subject[: subject.find("/", 1) + 1] or subject, self._anywhere)
+        places = self.places(subject)
         low, high = 0, len(places)
         while low < high:
             middle = (low + high) // 2
