@@ -116,7 +116,7 @@ def stamp(version_info, root=ROOT):
 
 def made_for(version_info):
     """The extras that the private environment has, as it should be made now: none when it is out of date."""
-    return [extra for extra in ("demo", "test") if read(os.path.join(VENV, "made-for-" + extra)) == stamp(version_info)]
+    return [extra for extra in ("demo", "test", "bench") if read(os.path.join(VENV, "made-for-" + extra)) == stamp(version_info)]
 
 
 def read(path):
