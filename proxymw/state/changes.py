@@ -119,7 +119,7 @@ class PoolChanges(PoolViews):
             }  # fmt: skip
             was = {name: value for name, value in old.items() if name in done and value != done[name]}
             table.add_event({"event": "member_changed", "member": member_id, "by": by[:60], **done, "was": was})
-            self._moved(table, roster)
+            self._moved(table)
         _log.info(
             "event=member_changed pool=%s member=%s by=%s now=%s was=%s",
             self.name, safe(member_id), safe(by), safe(_plain(done)), safe(_plain(was)),
@@ -158,7 +158,7 @@ class PoolChanges(PoolViews):
             table.changed[slot] = wall()
             table.mapped[slot] = 1
             table.add_event({"event": "member_added", "member": new.id, "by": by[:60]})
-            self._moved(table, roster)
+            self._moved(table)
         _log.info("event=member_added pool=%s member=%s by=%s", self.name, safe(new.id), safe(by))
         self._save()
         return new
@@ -172,7 +172,7 @@ class PoolChanges(PoolViews):
             table.mask[seat.slot] |= M_FLAGS
             table.changed[seat.slot] = wall()
             table.add_event({"event": "member_removed", "member": member_id, "by": by[:60]})
-            self._moved(table, roster)
+            self._moved(table)
         _log.info("event=member_removed pool=%s member=%s by=%s", self.name, safe(member_id), safe(by))
         self._save()
 
@@ -217,7 +217,7 @@ class PoolChanges(PoolViews):
             was = {name: value for name, value in old.items() if name in asked and value != asked[name]}
             table.write_text(-1, {**table.read_text(-1), **asked, "changed": wall()})
             table.add_event({"event": "pool_changed", "by": by[:60], **asked, "was": was})
-            self._moved(table, roster)
+            self._moved(table)
             if method is not None:
                 self._reset(table, roster)
         _log.info(
@@ -232,16 +232,15 @@ class PoolChanges(PoolViews):
                 return seat
         raise ConfigError(f"member must be one of {', '.join(s.member.id for s in roster.seats)}, got {member_id!r}")
 
-    def _moved(self, table: Table, roster: Roster) -> None:
+    def _moved(self, table: Table) -> None:
         """Something was asked for: every worker reads it with its next request. Under the lock.
 
         As in Apache the turn begins anew: the round robin counters restart at the load factors.
         """
-        for seat in roster.seats:
-            table.lbstatus[seat.slot] = seat.member.lbfactor
         table.words[H_EPOCH] += 1
         table.words[H_GENERATION] += 1
-        self._build(table)
+        for seat in self._build(table).seats:
+            table.lbstatus[seat.slot] = seat.member.lbfactor
 
     @staticmethod
     def _reset(table: Table, roster: Roster) -> None:

@@ -107,6 +107,8 @@ class _Open:
     fd: int
     memory: mmap.mmap
     table: SharedTable
+    #: How many pools of this process use it.
+    users: int = 1
 
 
 _open_tables: dict[tuple[str, str], _Open] = {}
@@ -125,6 +127,7 @@ def shared_table(path: str, name: str, members: int) -> SharedTable:
         known = _open_tables.get((path, name))
         if known is not None:
             if known.pid == os.getpid() and not known.table.words[H_MOVED]:
+                known.users += 1
                 return known.table
             _inherited.append(_open_tables.pop((path, name)))
         file = os.path.join(path, f"{name}.table") if os.path.isdir(path) else path
@@ -157,6 +160,7 @@ def grow_table(old: SharedTable, path: str, name: str, members: int) -> SharedTa
         if kept is not None:
             _inherited.append(kept)  # leases of this process still end in it
         if opened.table.path == old.path:
+            opened.users = 0  # counted below
             _open_tables[(path, name)] = opened
         else:
             _inherited.append(opened)
@@ -170,6 +174,9 @@ def close_table(table: Table) -> None:
     with _open_lock:
         for key, opened in list(_open_tables.items()):
             if opened.table is table and opened.pid == os.getpid():
+                opened.users -= 1
+                if opened.users:
+                    return
                 with table.lock:
                     table.retire(table.worker)
                 del _open_tables[key]
