@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -137,10 +138,8 @@ def files(folder: str) -> list[Row]:
     missing = os.path.join(folder, "missing.html")
 
     def stat() -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.stat(missing)
-        except OSError:
-            pass
 
     return [
         ("os.stat of a missing file", stat),
