@@ -116,7 +116,8 @@ def stamp(version_info, root=ROOT):
 
 def made_for(version_info):
     """The extras that the private environment has, as it should be made now: none when it is out of date."""
-    return [extra for extra in ("demo", "test", "bench") if read(os.path.join(VENV, "made-for-" + extra)) == stamp(version_info)]
+    marks = [name for name in (os.listdir(VENV) if os.path.isdir(VENV) else []) if name.startswith("made-for-")]
+    return [name[len("made-for-") :] for name in marks if read(os.path.join(VENV, name)) == stamp(version_info)]
 
 
 def read(path):
