@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _KEPT = "~$-_.+!*'(),;:@&="
 _S = rf"[A-Za-z0-9{re.escape(_KEPT)}]"
 # A path that is its own canonical form and needs no quoting: no empty segment but the last, none that starts with ".".
-_PLAIN = re.compile(rf"/(?:(?!\.){_S}++(?:/(?!\.){_S}++)*+/?+)?+\Z")
+# Not possessive: re before Python 3.11.5 gets nested possessive repeats wrong, and each "/" settles the match anyway.
+_PLAIN = re.compile(rf"/(?:(?!\.){_S}+(?:/(?!\.){_S}+)*/?)?\Z")
 # Bytes are carried as latin-1 characters (PEP 3333); anything above that range cannot have come from a server.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]|[^\x00-\xff]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
