@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -57,6 +59,7 @@ class _Exchange(HTTPConnection):
     _deadline: float | None = None
     _buffer = b""
     _interims = 0
+    _poll: select.poll | None = None
     _gone: Callable[[], bool] | None = None
     _upgrade: Upgrade | None = None
 
@@ -85,6 +88,10 @@ class _Exchange(HTTPConnection):
         self._born = self._parked = time.monotonic()
         self.requests = 0
         self._clock = -1.0
+        # Kept, because to make one costs more than to ask it; where poll() is not the system's, as urllib3 does it.
+        self._poll = select.poll() if isinstance(select.poll, BuiltinFunctionType) else None
+        if self._poll is not None:
+            self._poll.register(self.sock, select.POLLIN)
         if isinstance(self.sock, ssl.SSLSocket):
             # A body that ends with the connection must end it properly, or it was cut.
             self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
@@ -97,7 +104,11 @@ class _Exchange(HTTPConnection):
         now = time.monotonic()
         if now - self._parked > self.ttl or now - self._born > self.max_age:
             return False
-        return not wait_for_read(self.sock, timeout=0.0)
+        return not self._readable()
+
+    def _readable(self) -> bool:
+        """Whether the socket has anything to say. Not by a peek: gevent's sockets would wait for one."""
+        return bool(self._poll.poll(0)) if self._poll is not None else wait_for_read(self.sock, timeout=0.0)
 
     def park(self) -> None:
         """Note the time at which it was last used."""
@@ -157,7 +168,7 @@ class _Exchange(HTTPConnection):
 
     def _answers_early(self) -> bool:
         """Whether something final is there to be read. TLS has records of its own, and 100 Continue is nothing."""
-        if not wait_for_read(self.sock, timeout=0.0):
+        if not self._readable():
             return False
         # Not MSG_DONTWAIT: gevent's sockets would wait all the same.
         self.sock.settimeout(0.0)
@@ -194,7 +205,7 @@ class _Exchange(HTTPConnection):
                 end = buffer.find(_END_OF_HEAD, seen - 3)
             if end > HEAD_MOST:
                 raise self._failed(ResponseTooLarge(f"a head of more than {HEAD_MOST} bytes"))
-            head = parse_head(buffer[:end], own=own)
+            head = parse_head(buffer[:end], own)
             rest = buffer[end + 4 :]
             if head.status == 101 and self._upgrade is not None:
                 if doubt := self._upgrade.doubt(buffer[:end]):

@@ -22,7 +22,7 @@ from proxymw.errors import (
 from proxymw.exchange.applications import call_app
 from proxymw.exchange.clientside import client_watch
 from proxymw.exchange.events import event_line, request_values
-from proxymw.exchange.inbound import ALLOW, answer, check, refuse
+from proxymw.exchange.inbound import ALLOW, answer, check, public_url, refuse
 from proxymw.exchange.limits import Limits
 from proxymw.exchange.request import Request, RequestWriter
 from proxymw.exchange.transport import Sender, default_transport
@@ -163,7 +163,8 @@ class Forwarder:
     is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here. A body that breaks off
     raises ``ConnectionResetError`` out of the iterable, so that the client's connection is dropped: only an HTTP/1.0
     client, where the origin gave no length, cannot tell that from an end. ``early_hints`` hands
-    the Link fields of a 103 to a server that takes them (``wsgi.early_hints``). ``max_body``: 413 for a larger one.
+    the Link fields of a 103 to a server that takes them (``wsgi.early_hints``); other interim responses end here, and so
+    do trailers, of requests and responses, with their Trailer field. ``max_body``: 413 for a larger one.
     ``client_pause``: 408 for a client that sends nothing of its body for so many seconds, under gunicorn.
     """
 
@@ -174,7 +175,7 @@ class Forwarder:
         policy: Policy | None = None,
         retry: RetryPolicy | None = None,
         max_body: int | None = None,
-        early_hints: bool = False,
+        early_hints: bool = True,
         client_pause: float | None = 10.0,
     ) -> None:
         self._given_transport = transport
@@ -330,8 +331,8 @@ class Forwarder:
         self, environ: WSGIEnvironment, lease: Lease, response: Response, options: ForwardOptions
     ) -> HeaderList:
         headers = response.headers
-        if options.reverse is not None:
-            public = f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST', '')}"
+        if options.reverse is not None and response.mapped:
+            public = public_url(environ, self.policy)
             script_name = environ.get("SCRIPT_NAME", "")
             headers = options.reverse.apply(
                 headers, origin=lease.origin, script_name=script_name, public=public, policy=self.policy
@@ -340,6 +341,9 @@ class Forwarder:
             headers = [*headers, ("Date", formatdate(usegmt=True))]
         if lease.set_headers:
             headers = [*headers, *lease.set_headers]
+        if self.policy.via_back and self._writer.forwarding.via in ("on", "full"):
+            version = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
+            headers = [*headers, ("Via", self._writer.forwarding.via_field(version))]
         return headers
 
     def _fail(self, environ: WSGIEnvironment, start_response: StartResponse, error: UpstreamError) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from proxymw.errors import ClientAborted, RequestRefused
 from proxymw.rules.forwarded import Forwarding
@@ -34,7 +34,7 @@ _TARGET: Final = re.compile(r"/[!\"$-~]*").fullmatch
 _EIGHT_BIT: Final = re.compile(r"[\x80-\xff]")
 # Never passed on: what ends here, what is written anew, and Proxy, which CGI programs mistake for a setting.
 _NEVER: Final = HOP_BY_HOP | {"host", "content-length", "content-type", "expect", "max-forwards", "proxy"}
-_NAMES_MOST: Final = 1024
+_LAYOUTS_MOST: Final = 256
 _KEEP_ALIVE: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
 
 
@@ -168,56 +168,78 @@ def body_reader(environ: WSGIEnvironment, pause: float | None) -> Callable[[int]
     return read if sock is None or pause is None else timed
 
 
+class _Layout(NamedTuple):
+    """What the keys of an environ say, whatever their values: clients repeat themselves, so it is worked out once."""
+
+    #: CRLF and the name of each field that is passed on, and the key that has its value.
+    fields: tuple[tuple[str, str], ...]
+    #: There is something that needs a closer look.
+    special: bool
+
+
+_SPECIAL: Final = frozenset({"CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_MAX_FORWARDS"})
+
+
 class RequestWriter:
     """Makes requests for origins from WSGI environments, under one policy."""
 
-    __slots__ = ("_dropped", "_names", "client_pause", "forwarding", "max_body")
+    __slots__ = ("_dropped", "_layouts", "client_pause", "forwarding", "max_body")
 
     def __init__(self, policy: Policy, *, max_body: int | None = None, client_pause: float | None = None) -> None:
         self.forwarding = Forwarding(policy)
         self.max_body = max_body
         self.client_pause = client_pause
         self._dropped = _NEVER | self.forwarding.dropped
-        # Environ key -> CRLF and the field's name as it is sent, or "" for what is not. Bounded: clients choose names.
-        self._names: dict[str, str] = {}
+        # Bounded: clients choose the names.
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
 
     def request(self, environ: WSGIEnvironment, target: str, *, host: str | None = None, prefix: str = "") -> Request:
         """The request for ``target``. Reads a small body. Raises ``RequestRefused`` or ``ClientAborted``."""
         if _TARGET(target) is None:
             target = _quoted(target)
-        names = self._names
-        if not environ.keys() <= names.keys():
-            names = self._learn(environ)
-        fields = [name + value for key, value in environ.items() if (name := names[key])]
-        if len(fields) > FIELDS_MOST:
-            raise RequestRefused(431, "too_many_fields")
+        layout = self._layouts.get(tuple(environ)) or self._layout(environ)
+        fields = [name + environ[key] for name, key in layout.fields]
         if environ.get("HTTP_CONNECTION", "close") not in _KEEP_ALIVE:
             fields = _without_listed(fields, environ["HTTP_CONNECTION"])
-        if environ.get("CONTENT_TYPE"):
-            fields.append("\r\nContent-Type: " + environ["CONTENT_TYPE"])
-        if "HTTP_MAX_FORWARDS" in environ:
-            fields.append("\r\nMax-Forwards: " + _max_forwards(environ))
-        body, stream = b"", None
-        if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ or _open_ended(environ):
-            body, stream, framing = self._body(environ)
-            if framing:
-                fields.append(framing)
-        lines, count = self._forwarded(environ, prefix)
+        body, stream, version = b"", None, environ["SERVER_PROTOCOL"][5:]
+        if layout.special or version >= "2":
+            body, stream = self._special(environ, fields)
+        lines, count = self._forwarded(environ, prefix, version)
         fields.append(lines)
         method = environ["REQUEST_METHOD"]
         return Request(method, target, "".join(fields), len(fields) - 1 + count, host, body, stream)
 
-    def _learn(self, environ: WSGIEnvironment) -> dict[str, str]:
-        """The names of this environ's keys, remembered unless there are too many by now. 400 for a bad name."""
-        names = self._names if len(self._names) < _NAMES_MOST else self._names.copy()
-        for key in [key for key in environ if key not in names]:
-            field = key[5:].replace("_", "-") if key.startswith("HTTP_") else ""
-            if field and not is_token(field):
+    def _layout(self, environ: WSGIEnvironment) -> _Layout:
+        """The layout of an environ with these keys. 400 for a bad name, 431 for too many."""
+        fields = []
+        for key in environ:
+            name = key[5:].replace("_", "-") if key.startswith("HTTP_") else ""
+            if name and not is_token(name):
                 raise RequestRefused(400, "bad_field_name")
-            names[key] = f"\r\n{field.title()}: " if field and field.lower() not in self._dropped else ""
-        return names
+            if name and name.lower() not in self._dropped:
+                fields.append((f"\r\n{name.title()}: ", key))
+        if len(fields) > FIELDS_MOST:
+            raise RequestRefused(431, "too_many_fields")
+        layout = _Layout(tuple(fields), not _SPECIAL.isdisjoint(environ))
+        if len(self._layouts) >= _LAYOUTS_MOST:
+            self._layouts.clear()
+        self._layouts[tuple(environ)] = layout
+        return layout
 
-    def _forwarded(self, environ: WSGIEnvironment, prefix: str) -> tuple[str, int]:
+    def _special(self, environ: WSGIEnvironment, fields: list[str]) -> tuple[bytes, BodyStream | None]:
+        """Add the fields that are not passed on as they came, and give the body."""
+        if environ.get("CONTENT_TYPE"):
+            fields.append("\r\nContent-Type: " + environ["CONTENT_TYPE"])
+        if "HTTP_MAX_FORWARDS" in environ:
+            fields.append("\r\nMax-Forwards: " + _max_forwards(environ))
+        if not (environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ or _open_ended(environ)):
+            return b"", None
+        body, stream, framing = self._body(environ)
+        if framing:
+            fields.append(framing)
+        return body, stream
+
+    def _forwarded(self, environ: WSGIEnvironment, prefix: str, version: str) -> tuple[str, int]:
         """What we say about the client, as lines, and their number."""
         sent = None
         if self.forwarding.append:
@@ -233,7 +255,7 @@ class RequestWriter:
             environ.get("HTTP_HOST", ""),
             environ["wsgi.url_scheme"],
             prefix,
-            environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:] or "1.1",
+            version or "1.1",
             via=via,
             sent=sent,
         )
@@ -290,10 +312,9 @@ def _read_upto(read: Callable[[int], bytes], size: int) -> bytes:
 
 def _open_ended(environ: WSGIEnvironment) -> bool:
     """Whether a body may come without a length: HTTP/2 and later end it by themselves."""
-    protocol = environ.get("SERVER_PROTOCOL", "")
-    return (
-        protocol[5:6] > "1" and "HTTP_TRANSFER_ENCODING" not in environ and bool(environ.get("wsgi.input_terminated"))
-    )
+    if environ["SERVER_PROTOCOL"][5:6] < "2" or "HTTP_TRANSFER_ENCODING" in environ:
+        return False
+    return bool(environ.get("wsgi.input_terminated"))
 
 
 def _max_forwards(environ: WSGIEnvironment) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxymw.errors import BodyTruncated, ResponseMalformed, ResponseTooLarge
 from proxymw.exchange.chunked import ChunkedDecoder
 from proxymw.rules.headers import HOP_BY_HOP, LEGAL, HeaderList, connection_options, is_length, is_token
+from proxymw.rules.reversing import TOUCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +27,9 @@ READ_MOST: Final = 256 * 1024
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?").fullmatch
 
 # What a field is to us. PLAIN must be 0.
-_PLAIN, _DROPPED, _CONNECTION, _CODING, _LENGTH, _DATE, _SERVER = range(7)
+_PLAIN, _DROPPED, _CONNECTION, _CODING, _LENGTH, _DATE, _SERVER, _MAPPED = range(8)
 _SPECIAL: Final = {
+    **dict.fromkeys(TOUCHED, _MAPPED),
     **dict.fromkeys(HOP_BY_HOP, _DROPPED),
     # Orders for a front server, which must come from ours and not from an origin.
     "x-accel-redirect": _DROPPED,
@@ -52,7 +55,10 @@ _STATUS_LINES_MOST: Final = 256
 
 
 class Head(NamedTuple):
-    """A parsed head. ``length`` None: no Content-Length. ``keep``: the origin keeps the connection."""
+    """A parsed head. ``length`` None: no Content-Length. ``keep``: the origin keeps the connection.
+
+    ``dated``: there is a Date, passed on or not. ``mapped``: there is something for a reverse map to look at.
+    """
 
     status: int
     headers: HeaderList
@@ -60,15 +66,23 @@ class Head(NamedTuple):
     chunked: bool
     keep: bool
     dated: bool
+    mapped: bool
 
 
-def parse_head(head: bytes, *, own: bool = True) -> Head:
+def parse_head(head: bytes, own: bool = True) -> Head:
     """The status line and fields of ``head`` (without its last empty line), with hop-by-hop fields removed.
 
     ``own`` False leaves out the origin's Date and Server, for a server that replaces them. Raises ``ResponseMalformed``
     where RFC 9112 leaves doubt: controls, a bare CR or LF, folding, a bad name, a second or odd length, a coding other
     than exactly ``chunked``, both framings at once.
     """
+    if len(head) > _REMEMBERED_MOST or b"ookie" in head:
+        return _parse(head, own)
+    status, headers, length, chunked, keep, dated, mapped = _remembered(head, own)
+    return Head(status, headers.copy(), length, chunked, keep, dated, mapped)
+
+
+def _parse(head: bytes, own: bool) -> Head:
     lines = head.decode("latin-1").split("\r\n")
     if head.translate(None, LEGAL) != b"\r\n" * (len(lines) - 1):
         raise ResponseMalformed("control character or bare line end in the head")
@@ -79,7 +93,7 @@ def parse_head(head: bytes, *, own: bool = True) -> Head:
     del lines[0]
     headers: HeaderList = []
     length: int | None = None
-    chunked = dated = False
+    chunked = dated = mapped = False
     connection = ""
     kinds = _kinds
     for line in lines:
@@ -107,6 +121,8 @@ def parse_head(head: bytes, *, own: bool = True) -> Head:
                 continue
             elif kind == _DROPPED:
                 continue
+            elif kind == _MAPPED:
+                mapped = True
             else:
                 dated = dated or kind == _DATE
                 if not own:
@@ -117,7 +133,12 @@ def parse_head(head: bytes, *, own: bool = True) -> Head:
         raise ResponseMalformed("Transfer-Encoding with Content-Length, or in HTTP/1.0")
     if connection or not keep:
         keep, headers = _connection(connection, keep, headers)
-    return Head(status, headers, length, chunked, keep, dated)
+    return Head(status, headers, length, chunked, keep, dated, mapped)
+
+
+# Origins repeat themselves, to the byte within a second. Long heads and secrets are not remembered.
+_REMEMBERED_MOST: Final = 1024
+_remembered = lru_cache(maxsize=256)(_parse)
 
 
 def _parse_status_line(line: str) -> tuple[int, bool]:
@@ -153,11 +174,11 @@ def _connection(value: str, persistent: bool, headers: HeaderList) -> tuple[bool
 class Response:
     """A final response, whole: ``body`` is all of it.
 
-    ``dated``: the origin sent a Date. ``sent`` and ``received`` count bytes: of the request with its head, and of the
-    status line and the body.
+    ``dated``: the origin sent a Date. ``mapped``: a reverse map may have something to do. ``sent`` and ``received``
+    count bytes: of the request with its head, and of the status line and the body.
     """
 
-    __slots__ = ("body", "dated", "headers", "received", "sent", "status")
+    __slots__ = ("body", "dated", "headers", "mapped", "received", "sent", "status")
 
     body: bytes | None
 
@@ -169,11 +190,13 @@ class Response:
         dated: bool = True,
         sent: int = 0,
         received: int = 0,
+        mapped: bool = True,
     ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
         self.dated = dated
+        self.mapped = mapped
         self.sent = sent
         self.received = received
 
@@ -202,11 +225,12 @@ class StreamedResponse(Response):
         read: Callable[[int], bytes],
         close: Callable[[bool], None],
         *,
-        dated: bool,
-        sent: int,
-        received: int,
+        dated: bool = True,
+        sent: int = 0,
+        received: int = 0,
+        mapped: bool = True,
     ) -> None:
-        super().__init__(status, headers, None, dated, sent, received)
+        super().__init__(status, headers, None, dated, sent, received, mapped)
         self._framing = framing
         self._read = read
         self._close: Callable[[bool], None] | None = close

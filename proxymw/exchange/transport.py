@@ -317,7 +317,7 @@ def _whole_response(
 ) -> Response:
     """A response of which nothing is missing; its connection is given back before anyone hears of it."""
     _give_back(pool, conn, head.keep, clean)
-    return Response(head.status, head.headers, body, head.dated, sent, line + len(body))
+    return Response(head.status, head.headers, body, head.dated, sent, line + len(body), head.mapped)
 
 
 def _response(
@@ -348,6 +348,7 @@ def _response(
         dated=head.dated,
         sent=sent,
         received=line,
+        mapped=head.mapped,
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _REFERENCE = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.\-]*):)?(?://([^/?#]*))?([^?#]*)(.*)\Z", re.DOTALL)
 _REFRESH = re.compile(r"""(\s*[\d.]*\s*[;,]?\s*url\s*=\s*)(['"]?)([^'"]*)(['"]?\s*)\Z""", re.IGNORECASE)
 _LOCATIONS = frozenset(("location", "content-location", "uri", "destination"))
-_TOUCHED = _LOCATIONS | {"refresh", "set-cookie"}
+TOUCHED = _LOCATIONS | {"refresh", "set-cookie"}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 # Browsers take "\" for "/", so "/\host" leaves the site just as "//host" does.
 _NETWORK_PATH = re.compile(r"[/\\]{2}")
@@ -95,7 +95,7 @@ class ReverseMap:
         ``scheme://host[:port]``, used where the policy asks for absolute Locations.
         """
         for name, _ in headers:
-            if name.lower() in _TOUCHED:
+            if name.lower() in TOUCHED:
                 break
         else:
             return headers
