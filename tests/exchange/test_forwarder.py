@@ -371,9 +371,9 @@ def test_early_hints_are_handed_to_a_server_that_takes_them(transport: Transport
     early = b"HTTP/1.1 103 E\r\nLink: </a>\r\nSet-Cookie: no=1\r\n\r\n"
     hints: list[Any] = []
     keys = {"wsgi.early_hints": hints.append}
-    asked = ask(Forwarder(transport=transport, early_hints=True), scripted(early + HELLO).url, **keys)
+    asked = ask(Forwarder(transport=transport), scripted(early + HELLO).url, **keys)
     assert (asked.body, hints) == (b"hello", [[("Link", "</a>")]])
-    assert ask(Forwarder(transport=transport), scripted(early + HELLO).url, **keys).body == b"hello"
+    assert ask(Forwarder(transport=transport, early_hints=False), scripted(early + HELLO).url, **keys).body == b"hello"
     assert len(hints) == 1
 
 
