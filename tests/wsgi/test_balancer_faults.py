@@ -44,7 +44,7 @@ def states(pool) -> str:
     return "".join(view.health[0] for view in pool.snapshot().members)
 
 
-# The script of the sick member; what a GET and a POST get that fall on it; whether Apache's rule and a Health put it out.
+# The script of the sick member; what a GET and a POST get that fall on it.
 FAULTS = {
     "reset before anything": ([0.05, RESET], 200, 502),
     "reset after the head": ([READ_HEAD, RESET], 200, 502),
