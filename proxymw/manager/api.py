@@ -142,9 +142,7 @@ def describe(pool: BalancerPool, fields: frozenset[str] = frozenset(), *, secret
     return {name: value for name, value in told.items() if name in fields} if fields else told
 
 
-def _recent(
-    view: MemberView, lately: Mapping[str, tuple[list[int], list[int]]], total: int
-) -> tuple[float, list[int]]:
+def _recent(view: MemberView, lately: Mapping[str, tuple[list[int], list[int]]], total: int) -> tuple[float, list[int]]:
     classes, buckets = lately.get(view.id, ([], []))
     return share(sum(classes), total), buckets
 
@@ -293,6 +291,8 @@ def _values(given: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any
         raise bad(f"Only {', '.join(known)} can be changed.")
     if not given:
         raise bad("The body asks for no change.")
+    if None in given.values():
+        raise bad("Values must not be null.")
     values = {known[name]: value for name, value in given.items()}
     if "flags" in values and not (
         isinstance(values["flags"], dict) and all(isinstance(on, bool) for on in values["flags"].values())

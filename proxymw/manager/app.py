@@ -21,6 +21,7 @@ from proxymw.manager.security import SECURITY_HEADERS, Refused, actor, check_acc
 from proxymw.rules.hosts import HostPattern
 from proxymw.rules.members import Member
 from proxymw.rules.networks import NetworkSet
+from proxymw.rules.policy import Policy
 
 if TYPE_CHECKING:
     from proxymw.balancer import BalancerPool
@@ -51,7 +52,9 @@ class BalancerManagerApp:
         hosts: Iterable[str] = (),
         allow_unprotected: bool = False,
         member_networks: Iterable[str] = (),
+        policy: Policy | None = None,
     ) -> None:
+        self.policy = policy or Policy.modern()
         self.pools = _checked_pools(pools)
         if isinstance(hosts, str):
             raise ConfigError(f"hosts must be a list of host names, got {hosts!r}")
@@ -163,8 +166,8 @@ class BalancerManagerApp:
                 raise refused from None
             _log_refusal(environ, refused)
             return self._page(environ, {}, status=400, problem=refused.detail)
-        if "b" in single:
-            # Apache's own form: what was written for its manager looks for the page in the answer.
+        if self.policy.manager == "page" and "b" in single:
+            # Apache answers its own form with the page, and what was written for it looks for the page there.
             return self._page(environ, {})
         return Response(status=303, location=_here(environ), content_type="text/plain", body=b"")
 

@@ -247,9 +247,7 @@ def _pool(number: int, numbers: _Numbers, now: float, writable: bool, drawn: boo
     # Shares of the last minute; of everything where the last minute was silent.
     recent = sum(numbers.classes)
     nothing: tuple[list[int], list[int]] = ([], [])
-    got = {
-        view.id: sum(numbers.lately.get(view.id, nothing)[0]) if recent else view.requests for view in members
-    }
+    got = {view.id: sum(numbers.lately.get(view.id, nothing)[0]) if recent else view.requests for view in members}
     total = sum(got.values())
     facts = [shot.method]
     if shot.sticky:
@@ -340,6 +338,8 @@ def _charts(numbers: _Numbers) -> tuple[Drawing, ...]:
 
 
 _TONES = {"member_up": "up", "member_error": "down", "member_ejected": "down", "pool_forced_back": "warn"}
+
+
 def _events(views: Sequence[_Numbers], most: int = 40) -> tuple[Said, ...]:
     told = [(event, numbers) for numbers in views for event in numbers.events]
     told.sort(key=lambda item: item[0].get("time", 0), reverse=True)

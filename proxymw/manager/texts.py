@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 #: Where nothing was measured.
 NOTHING = "\u2013"
 
+
 def count(number: int) -> str:
     """With thin spaces between thousands."""
     return f"{number:,}".replace(",", "\u202f")

@@ -14,6 +14,8 @@ from typing import Any
 from proxymw import BalancerManagerApp, BalancerPool, IPAllowlist, Member, PrefixProxy
 from proxymw.errors import ConnectRefused, FirstByteTimeout
 
+#: Seconds before the broken member breaks.
+CALM = float(os.environ.get("SHOWCASE_CALM", "20"))
 STATE = os.environ.get("SHOWCASE_STATE", "/dev/shm/proxymw-showcase")
 cluster = BalancerPool(
     [
@@ -49,7 +51,7 @@ def play(pool: BalancerPool, pace: float, slow: float, broken: str, hours: rando
         except Exception:
             time.sleep(0.5)
             continue
-        if lease.name == broken and (now - began) % 240 > 20:
+        if lease.name == broken and (now - began) % 240 > CALM:
             lease.finish(ConnectRefused("refused"), seconds=0.001)
         else:
             took = hours.lognormvariate(0, 0.6) * slow

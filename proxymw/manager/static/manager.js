@@ -43,15 +43,14 @@
     if (text) toast.timer = setTimeout(() => { box.hidden = true; }, 8000);
   };
 
-  document.addEventListener("htmx:after:swap", () => {
-    announce();
-    if (dialog.open && dialog.dataset.sent) { delete dialog.dataset.sent; dialog.close(); }
-  });
+  document.addEventListener("htmx:after:swap", announce);
   document.addEventListener("htmx:after:request", (event) => {
-    const { response, request } = event.detail.ctx;
-    if (!response) return;
-    if (response.status >= 400) toast(event.detail.ctx.text.slice(0, 300) || `Status ${response.status}`);
-    else if (request.method !== "GET") toast("");
+    const { request, response, text } = event.detail.ctx;
+    if (response.status >= 400) toast(text.slice(0, 300) || `Status ${response.status}`);
+    else if (request.method !== "GET") {
+      toast("");
+      if (dialog.open) dialog.close();
+    }
   });
   document.addEventListener("htmx:error", () => toast("The manager does not answer. Trying again."));
 
@@ -72,7 +71,6 @@
       dialog.close();
     }
   });
-  dialog.addEventListener("submit", () => { dialog.dataset.sent = "yes"; });
   document.addEventListener("submit", (event) => {
     const question = event.submitter?.dataset.confirm;
     if (question && !confirm(question)) { event.preventDefault(); event.stopImmediatePropagation(); }
@@ -117,6 +115,12 @@
     if (plot) return plot.setData(data);
     const latest = $("h3 b", figure);
     const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "11px sans-serif" };
+    const say = (own) => {
+      const at = own.cursor.idx ?? own.data[0].length - 1;
+      const values = own.data.slice(1).map((line) => line[at]);
+      const shown = values.length > 2 ? [values.reduce((sum, value) => sum + value, 0)] : values;
+      latest.textContent = `${shown.map(figures).join(" · ")} ${chart.unit}`;
+    };
     box.replaceChildren();
     plot = new uPlot({
       width: box.clientWidth, height: 110, padding: [8, 14, 0, 0],
@@ -127,16 +131,11 @@
         { ...axis, size: 42, values: (_, at) => at.map((value) => value >= 1000 ? `${value / 1000}k` : value) },
       ],
       series: [{}, ...chart.lines.map((line, n) => ({ label: line.name, stroke: colour(n % 8), width: 1.5, points: { show: false } }))],
-      hooks: { setCursor: [(own) => {
-        const at = own.cursor.idx ?? own.data[0].length - 1;
-        const values = own.data.slice(1).map((line) => line[at]);
-        const shown = values.length > 2 ? [values.reduce((sum, value) => sum + value, 0)] : values;
-        latest.textContent = `${shown.map(figures).join(" · ")} ${chart.unit}`;
-      }] },
+      hooks: { setCursor: [say], setData: [say] },
     }, data, box);
     plot.shape = shape;
     plots.set(box, plot);
-    plot.setCursor({ left: -10, top: -10 });
+    say(plot);
     new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: 110 })).observe(box);
   };
   const chart = async () => {
