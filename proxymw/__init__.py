@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from proxymw.errorpages import ErrorPages as ErrorPages
     from proxymw.errors import ConfigError as ConfigError
     from proxymw.exchange.transport import Transport as Transport
+    from proxymw.exchange.tunnel import Tunnels as Tunnels
     from proxymw.headerskin import HeaderRule as HeaderRule
     from proxymw.headerskin import Headers as Headers
     from proxymw.manager import BalancerManagerApp as BalancerManagerApp
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from proxymw.redirects import RedirectRule as RedirectRule
     from proxymw.redirects import Redirects as Redirects
     from proxymw.rewrite import RewriteProxy as RewriteProxy
+    from proxymw.rules.health import Health as Health
+    from proxymw.rules.health import Probe as Probe
     from proxymw.rules.matchers import HostPattern as HostPattern
     from proxymw.rules.matchers import NetworkSet as NetworkSet
     from proxymw.rules.matchers import PathPrefix as PathPrefix
@@ -64,6 +67,8 @@ if TYPE_CHECKING:
     from proxymw.rules.policy import Policy as Policy
     from proxymw.rules.rewriting import RewriteCond as RewriteCond
     from proxymw.rules.rewriting import RewriteRule as RewriteRule
+    from proxymw.rules.sticky import StickyCookie as StickyCookie
+    from proxymw.rules.sticky import StickyRoute as StickyRoute
     from proxymw.static import StaticOrPass as StaticOrPass
     from proxymw.vhosts import VirtualHosts as VirtualHosts
 
