@@ -101,21 +101,17 @@ class Chart:
 
 def charts(pool: BalancerPool, names: Mapping[str, str], *, window: int = WINDOW, step: int = 10) -> tuple[Chart, ...]:
     """The four charts of a pool; ``names`` are the short names of its members by id."""
-    history = pool.history(window, step, ("requests", "in_flight", "5xx", "errors"))
-    ages, members = history["ages"], history["members"]
+    history = pool.history(window, step, ("requests", "in_flight", "5xx", "errors"), each=False)
+    ages, total = history["ages"], history["total"]
 
-    def line(name: str, columns: Sequence[Sequence[float]], *, level: bool = False) -> Line:
-        total: Sequence[float] = [sum(values) for values in zip(*columns, strict=True)]
-        return Line(name, spread(ages, total, window, step, level=level))
+    def line(name: str, values: Sequence[float], *, level: bool = False) -> Line:
+        return Line(name, spread(ages, values, window, step, level=level))
 
-    def column(name: str) -> list[Sequence[float]]:
-        return [values[name] for values in members.values()]
-
-    requests: tuple[Line, ...]
-    if len(members) > LINES:
-        requests = (line("all members", column("requests")),)
+    if len(names) <= LINES:
+        members = pool.history(window, step, ("requests",))["members"]
+        requests = tuple(line(names.get(key, key), values["requests"]) for key, values in members.items())
     else:
-        requests = tuple(line(names.get(key, key), [values["requests"]]) for key, values in members.items())
+        requests = (line("all members", total["requests"]),)
     times = pool.times()
     time_ages = [age for age, _ in times]
     quantiles = []
@@ -125,9 +121,9 @@ def charts(pool: BalancerPool, names: Mapping[str, str], *, window: int = WINDOW
         quantiles.append(Line(f"p{part * 100:.0f}", dense))
     return (
         Chart("Requests", "/s", requests, step),
-        Chart("5xx and failures", "/s", (line("5xx", column("5xx")), line("failures", column("errors"))), step),
+        Chart("5xx and failures", "/s", (line("5xx", total["5xx"]), line("failures", total["errors"])), step),
         Chart("Response time", "ms", tuple(quantiles), 10),
-        Chart("In flight", "", (line("in flight", column("in_flight"), level=True),), step),
+        Chart("In flight", "", (line("in flight", total["in_flight"], level=True),), step),
     )
 
 

@@ -187,10 +187,10 @@ class _Numbers:
         self.seconds, self.lately = pool.lately(60)
         self.events = pool.events()
         self.names = short_names(self.shot.members)
-        rates = pool.history(11, 1, ("requests",))
-        times = [age for age in rates["ages"] if age < 10]
+        recent = pool.history(11, 1, ("requests",), each=False)
         # The newest sample stands for the second that has only begun.
-        self.rate = sum(sum(values["requests"][-len(times) :]) for values in rates["members"].values() if times) / 10
+        rates = recent["total"]["requests"]
+        self.rate = sum(value for age, value in zip(recent["ages"], rates, strict=True) if age < 10) / 10
 
     @property
     def classes(self) -> list[int]:

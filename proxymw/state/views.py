@@ -129,13 +129,16 @@ class PoolViews(PoolTable):
         with table.lock:
             return table.read_events(after)
 
-    def history(self, seconds: int = 600, step: int = 1, names: Sequence[str] = SAMPLES) -> dict[str, Any]:
+    def history(
+        self, seconds: int = 600, step: int = 1, names: Sequence[str] = SAMPLES, *, each: bool = True
+    ) -> dict[str, Any]:
         """One-second samples of the last ``seconds`` (at most 600), oldest first, for charts.
 
         ``{"ages": [seconds ago, …], "members": {id: {"requests": […], "errors": […], "in_flight": […], "received": […],
         "latency": […], "5xx": […]}}}``: per second but for in_flight (at that moment); latency is in microseconds of
         exchanges that ended. Seconds without traffic have no sample. ``step``: one sample, the mean, for so many
-        seconds. ``names``: those of interest.
+        seconds. ``names``: those of interest. ``"total"`` has the sums of all members, and is all there is without
+        ``each``.
         """
         table, roster = self.attached()
         now = self._now() // SECOND
@@ -143,14 +146,15 @@ class PoolViews(PoolTable):
             table.reap()
             table.sample(now)
             rows = table.rows(now, seconds, step)
-        result: dict[str, Any] = {"ages": [now - second for second, _ in rows[1:]], "members": {}}
-        for seat in roster.seats:
-            columns = {}
-            for name in names:
-                number = SAMPLES.index(name)
-                values = [row[number][seat.slot] for _, row in rows]
-                columns[name] = values[1:] if name == "in_flight" else _differences(values, rows)
-            result["members"][seat.member.id] = columns
+        result: dict[str, Any] = {"ages": [now - second for second, _ in rows[1:]], "members": {}, "total": {}}
+        for name in names:
+            number = SAMPLES.index(name)
+            columns = {"": [sum(row[number]) for _, row in rows]}
+            if each:
+                columns |= {seat.member.id: [row[number][seat.slot] for _, row in rows] for seat in roster.seats}
+            for member, values in columns.items():
+                told = values[1:] if name == "in_flight" else _differences(values, rows)
+                (result["members"].setdefault(member, {}) if member else result["total"])[name] = told
         return result
 
     def lately(self, seconds: int = 60) -> tuple[int, dict[str, tuple[list[int], list[int]]]]:
@@ -239,5 +243,5 @@ def _standing(seat: Seat, found: int, retry_in: float | None) -> tuple[bool, str
 
 
 def _differences(values: Sequence[int], rows: Sequence[tuple[int, Any]]) -> list[float]:
-    """Per second, from cumulated values at the seconds of ``rows``."""
-    return [(b - a) / (rows[n + 1][0] - rows[n][0]) for n, (a, b) in enumerate(itertools.pairwise(values))]
+    """Per second, from cumulated values at the seconds of ``rows``; never below 0, where a slot has a new member."""
+    return [max(0, b - a) / (rows[n + 1][0] - rows[n][0]) for n, (a, b) in enumerate(itertools.pairwise(values))]
