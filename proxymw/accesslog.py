@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from datetime import datetime
+from functools import partial
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,7 +71,9 @@ class AccessLog:
     def around(
         self, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Answer with ``app`` instead of the one behind, logged all the same."""
+        """Answer with ``app`` instead of the one behind, logged all the same, also by an AccessLog behind this one."""
+        if app is not self.app and isinstance(self.app, AccessLog):
+            app = partial(self.app.around, app)
         record = _Record(self, environ, start_response)
         if self._errors is not None:
             environ["wsgi.errors"] = record.errors = _ErrorLines(self._errors)
@@ -101,7 +104,7 @@ class _Record:
         self._begin, self._clock = time.time(), time.monotonic()
         # Skins behind may rewrite the path: what is logged is what came in.
         self._path, self._query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
-        self._target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+        self._target = _PASSWORD.sub(r"\1XXXXXXXX@", environ.get("RAW_URI") or environ.get("REQUEST_URI") or "")
         self.status, self.sent, self.headers = "", 0, _NO_HEADERS
         self.complete, self.started_body, self._done = True, False, False
         self.errors: _ErrorLines | None = None
@@ -237,6 +240,8 @@ class _Record:
         )
 
 
+# A password in an absolute-form target is for nobody to read.
+_PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://[^/?#@:]*:)[^/?#@]*@", re.I)
 _NO_HEADERS: list[tuple[str, str]] = []
 _STATUS = re.compile(r"[0-9]{3}(?![0-9])")
 

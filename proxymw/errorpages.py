@@ -87,7 +87,7 @@ class ErrorPages:
         headers: list[tuple[str, str]],
     ) -> Iterable[bytes]:
         page = self.pages.get(status)
-        kept = [(name, value) for name, value in headers if name.lower() in _KEPT]
+        kept = [(name, value) for name, value in headers if name.lower() in _KEPT and _goes_with(name, status)]
         if page is None:
             return answer(environ, start_response, status, headers=_without(kept, "cache-control"))
         if _URL.fullmatch(page):
@@ -199,6 +199,11 @@ def _close(body: Any) -> None:
     close = getattr(body, "close", None)
     if close is not None:
         close()
+
+
+def _goes_with(name: str, status: int) -> bool:
+    """A challenge belongs to the status that it is a challenge of."""
+    return not name.lower().endswith("-authenticate") or status in (401, 407)
 
 
 def _without(headers: list[tuple[str, str]], name: str) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from proxymw.errors import ConfigError, RequestRefused
-from proxymw.exchange.inbound import NOT_FOUND, answer, inbound, refuse
+from proxymw.exchange.inbound import NOT_FOUND, answer, inbound, public_url, refuse
 from proxymw.rules.hosts import split_authority
 from proxymw.rules.policy import Policy
 
@@ -107,8 +107,7 @@ class Redirects:
         if url.startswith("/"):
             url = quote(environ.get("SCRIPT_NAME", ""), safe="/", encoding="latin-1") + url
             if self._policy.location == "absolute":
-                host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "localhost")
-                url = f"{environ['wsgi.url_scheme']}://{host.lower()}{url}"
+                url = public_url(environ, self._policy) + url
         return answer(environ, start_response, rule.code, headers=[("Location", url)])
 
     def match(self, path: RoutePath, query: str = "") -> tuple[RedirectRule, str] | None:

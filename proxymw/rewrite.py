@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .errors import ConfigError, RequestRefused
 from .exchange.events import log_refusal
 from .exchange.forwarder import Destination, Forwarder, ForwardOptions, SingleOrigin
-from .exchange.inbound import NOT_FOUND, answer, inbound, raw_target, refuse
+from .exchange.inbound import NOT_FOUND, answer, inbound, public_url, raw_target, refuse
 from .rules.decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
 from .rules.origins import Origin
 from .rules.paths import quote_path
@@ -104,7 +104,7 @@ class RewriteProxy:
         self.rules = tuple(_rule(number, given) for number, given in enumerate(_listed(rules), 1))
         self.engine = RewriteEngine(self.rules, policy=self.policy, maps=maps)
         self.files = files or file_test
-        self.document_root = "" if document_root is None else _latin(os.path.abspath(document_root))
+        self.document_root = "" if document_root is None else _document_root(document_root)
         self.server_name = server_name
         self.forwarder = Forwarder(transport=transport, policy=self.policy, retry=retry, max_body=max_body)
         self.options = ForwardOptions(
@@ -165,7 +165,7 @@ class RewriteProxy:
         if query is None and raw.endswith("?"):
             query = ""
         variables = _Variables(environ, self.document_root, self.server_name)
-        return self.engine.decide(path, query, variables, self.files, public=variables.public(), trace=trace)
+        return self.engine.decide(path, query, variables, self.files, public=public_url(environ, self.policy), trace=trace)
 
     def _destination(self, number: int, rule: RewriteRule) -> Destination:
         if rule.origin is not None:
@@ -190,7 +190,7 @@ class RewriteProxy:
             return location
         location = quote_path(environ.get("SCRIPT_NAME", "").rstrip("/")) + location
         if self.policy.location == "absolute":
-            return _Variables(environ, "", self.server_name).public() + location
+            return public_url(environ, self.policy) + location
         return location
 
     def __repr__(self) -> str:
@@ -258,11 +258,6 @@ class _Variables:
         given = self.environ.get("HTTP_HOST") or self.server_name or self.environ.get("SERVER_NAME", "")
         return str(given).lower()
 
-    def public(self) -> str:
-        """``scheme://host[:port]``, a default port left out."""
-        scheme = self.environ.get("wsgi.url_scheme", "http")
-        return f"{scheme}://{self.host().removesuffix(':443' if scheme == 'https' else ':80')}"
-
 
 def file_test(kind: str, path: str) -> bool:
     """Whether the file system has a ``kind`` (f, d, s, l, x) at ``path`` (bytes as latin-1 characters).
@@ -291,6 +286,12 @@ def file_test(kind: str, path: str) -> bool:
             return bool(mode & 0o111)
         case _:
             return False
+
+
+def _document_root(given: str | os.PathLike[str]) -> str:
+    """As it was written, so that a final slash stays; only a relative one is made absolute."""
+    text = os.fspath(given)
+    return _latin(text if os.path.isabs(text) else os.path.abspath(text))
 
 
 def _listed(rules: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from . import staticoptions as options
 from .errors import ConfigError, RequestRefused
-from .exchange.inbound import NOT_FOUND, answer, inbound, refuse
+from .exchange.inbound import NOT_FOUND, answer, inbound, public_url, refuse
 from .filebody import CHUNK, FileParts, FileSlice, close_fd
 from .files import FileTree, Symlinks, status_of
 from .rules.conditional import Preconditions, evaluate, http_date, range_applies
@@ -236,7 +236,7 @@ class StaticOrPass:
         path = (environ.get("SCRIPT_NAME", "") + path).lstrip("/").translate(ESCAPES)
         query = environ.get("QUERY_STRING", "").translate(_QUERY_ESCAPES)
         location = f"/{path}/?{query}" if query else f"/{path}/"
-        return location if self.policy.location == "path" else _self_url(environ) + location
+        return location if self.policy.location == "path" else public_url(environ, self.policy) + location
 
     # Answering.
 
@@ -306,9 +306,17 @@ class StaticOrPass:
             status = 204 if method == "OPTIONS" else 405
             return answer(environ, start_response, status, allow="GET, HEAD, OPTIONS")
         if method == "OPTIONS":
-            start_response("200 OK", [("Allow", _APACHE_ALLOW), ("Content-Length", "0")])
+            start_response("200 OK", [("Allow", _APACHE_ALLOW), ("Content-Length", "0"), *self._kind_of(environ)])
             return []
         return answer(environ, start_response, 405 if method in _KNOWN else 501, allow=_APACHE_ALLOW)
+
+    def _kind_of(self, environ: WSGIEnvironment) -> HeaderList:
+        """The type of what the path means, which httpd tells in its answer to OPTIONS."""
+        _, name, entry = self._look(inbound(environ, self.policy).path)
+        if entry is None and name.endswith("/"):
+            return [("Content-Type", "httpd/unix-directory")]
+        kind = self._types.of(name) if entry is not None else ""
+        return [("Content-Type", kind)] if kind else []
 
     def _fail(self, environ: WSGIEnvironment, start_response: StartResponse, status: int) -> Iterable[bytes]:
         return answer(environ, start_response, status, headers=[("Retry-After", "1")] if status == 503 else ())
@@ -390,7 +398,8 @@ class StaticOrPass:
         cache = self._cache_rules(below)
         if cache:
             headers.append(("Cache-Control", cache))
-        headers.append(("X-Content-Type-Options", "nosniff"))
+        if not self._apache:
+            headers.append(("X-Content-Type-Options", "nosniff"))
         replaced = {key.lower() for key, _ in extra}
         headers = [pair for pair in headers if pair[0].lower() not in replaced] + extra
         if vary:
@@ -504,11 +513,3 @@ def _as_new(sibling: os.stat_result, entry: os.stat_result) -> bool:
     if sibling.st_mtime_ns % 1_000_000_000 == 0:
         return sibling.st_mtime_ns >= entry.st_mtime_ns // 1_000_000_000 * 1_000_000_000
     return sibling.st_mtime_ns >= entry.st_mtime_ns
-
-
-def _self_url(environ: WSGIEnvironment) -> str:
-    """scheme://host[:port] as UseCanonicalName Off has it: the Host field, lower case, default port left out."""
-    scheme = environ.get("wsgi.url_scheme", "http")
-    host = (environ.get("HTTP_HOST") or "{SERVER_NAME}:{SERVER_PORT}".format_map(environ)).lower()
-    host = host.removesuffix(":443" if scheme == "https" else ":80")
-    return f"{scheme}://{host}"

@@ -40,6 +40,7 @@ from proxymw.prefix import PrefixProxy, ProxyRule
 from proxymw.redirects import RedirectRule, Redirects
 from proxymw.rules.logline import LogFormat
 from proxymw.rules.policy import Policy
+from proxymw.rules.retrying import RetryPolicy
 from proxymw.variables import SetEnvIf, Variables
 from proxymw.vhosts import VirtualHosts
 
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
     from proxymw.balancer import BalancerPool
 
+#: httpd sends nothing twice; only a pooled connection that had gone stale says nothing of the origin.
+RETRY = RetryPolicy(budget=0)
 #: httpd's Timeout, where no directive says otherwise.
 _TIMEOUT = 60.0
 
@@ -85,7 +88,7 @@ class Builder:
         first = choices[0][1]
         policy = _policy(first)
         if first.strict_host:
-            default = _logs(first, _BadHost(), self._path)
+            default = _logs(first, _BadHost(), self.path)
         hosts: dict[str | tuple[str, ...], WSGIApplication | None] = {}
         for _, server, app in choices:
             names = host_names(server)
@@ -98,7 +101,7 @@ class Builder:
         except ConfigError as error:
             raise ConfFileError(first.place, "<VirtualHost>", str(error)) from None
 
-    def _path(self, text: str, place: Place) -> str:
+    def path(self, text: str, place: Place) -> str:
         """A file name of the configuration, relative ones below ServerRoot."""
         return os.path.join(self.site.server_root or os.path.dirname(place.file), as_path(text))
 
@@ -115,7 +118,7 @@ class Builder:
         rules = [rule for line in server.settings.env for rule in _env_rules(line)]
         if rules:
             app = Variables(app, rules)
-        return _logs(server, app, self._path)
+        return _logs(server, app, self.path)
 
     def _client_address(self, server: Server, app: WSGIApplication) -> WSGIApplication:
         if server.remote_header is None:
@@ -147,6 +150,7 @@ class HostParts:
     builder: Builder
     server: Server
     policy: Policy
+    retry: RetryPolicy = RETRY
     pools: dict[str, BalancerPool] = field(init=False)
     documents: Documents = field(init=False)
 
@@ -183,7 +187,7 @@ class HostParts:
             return app
         from proxymw.manager import BalancerManagerApp
 
-        manager = BalancerManagerApp(self.pools.values(), hosts=[])
+        manager = BalancerManagerApp(self.pools.values(), policy=self.policy)
         scope = next(scope for scope in reversed(scopes) if scope.settings.handler == "balancer-manager")
         prefix = "/" if scope.regex else scope.pattern.rstrip("/") or "/"
         return PrefixProxy(app, [ProxyRule(prefix, manager)], policy=self.policy)
@@ -230,7 +234,12 @@ class HostParts:
         return _caught(
             lines,
             lambda: PrefixProxy(
-                app, rules, policy=policy, preserve_host=bool(settings.preserve_host), **self.clocks()  # type: ignore[arg-type]
+                app,
+                rules,
+                policy=policy,
+                preserve_host=bool(settings.preserve_host),
+                retry=RETRY,
+                **self.clocks(),  # type: ignore[arg-type]
             ),
         )
 
@@ -265,7 +274,13 @@ def _policy(server: Server) -> Policy:
         merge_slashes=server.merge_slashes is not False,
         via=server.via or "off",
         server_name=server.name,
+        canonical=_canonical(server) if server.settings.canonical_name else "",
     )
+
+
+def _canonical(server: Server) -> str:
+    default = {"http": 80, "https": 443}.get(server.scheme or "http")
+    return server.name if server.port in (None, default) else f"{server.name}:{server.port}"
 
 
 class _BadHost:
@@ -342,11 +357,11 @@ def _log_when(line: LogLine) -> Callable[[Any, int], bool] | None:
         test = _when(line.condition[4:])
         return lambda environ, status: test(environ)
     if line.condition.startswith("expr="):
-        from proxymw.apacheconf.expressions import compile_expression
+        from proxymw.apacheconf.expressions import compile_expression, lookup_in
 
         try:
             expression = compile_expression(line.condition[5:])
         except ValueError as error:
             raise ConfFileError(line.place, "CustomLog", str(error)) from None
-        return lambda environ, status: expression(environ, {"REQUEST_STATUS": str(status)})
+        return lambda environ, status: expression(lookup_in(environ, {"REQUEST_STATUS": str(status)}))
     return None

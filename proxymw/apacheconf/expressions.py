@@ -10,10 +10,9 @@ from proxymw.apacheconf.parameters import c_int
 from proxymw.errors import ConfigError
 from proxymw.rules.patterns import compile_pattern
 
-Environ = Mapping[str, Any]
-Extra = Mapping[str, str]
-Test = Callable[[Environ, Extra], bool]
-Word = Callable[[Environ, Extra], str]
+Lookup = Callable[[str], str]
+Test = Callable[[Lookup], bool]
+Word = Callable[[Lookup], str]
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<regex>m?(?<![\w)])/(?:[^/\\]|\\.)*/i?|m\#[^#]*\#i?)"""
@@ -35,23 +34,26 @@ _UNARY: dict[str, Callable[[str], bool]] = {"-n": lambda text: text != "", "-z":
           "-T": lambda text: text.lower() not in ("", "0", "off", "false", "no")}  # fmt: skip
 
 
-def variable(name: str, environ: Environ, extra: Extra) -> str:
-    """The value of ``%{name}``, or an empty text."""
-    if name in extra:
-        return extra[name]
-    kind, colon, rest = name.partition(":")
-    if colon and kind.upper() in ("HTTP", "REQ"):
-        key = rest.upper().replace("-", "_")
-        return str(environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key, ""))
-    if colon and kind.upper() in ("ENV", "REQENV"):
-        return str(environ.get(rest, ""))
-    upper = name.upper()
-    if upper == "REQUEST_URI":
-        return str(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
-    if upper == "REQUEST_SCHEME":
-        return str(environ.get("wsgi.url_scheme", ""))
-    value = environ.get(upper, "")
-    return value if isinstance(value, str) else ""
+def lookup_in(environ: Mapping[str, Any], extra: Mapping[str, str] | None = None) -> Lookup:
+    """What ``%{NAME}`` stands for in a request; an empty text where there is nothing."""
+
+    def lookup(name: str) -> str:
+        if extra and name in extra:
+            return extra[name]
+        kind, colon, rest = name.partition(":")
+        if colon and kind.upper() in ("HTTP", "REQ"):
+            key = rest.upper().replace("-", "_")
+            return str(environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key, ""))
+        if colon and kind.upper() in ("ENV", "REQENV"):
+            return str(environ.get(rest, ""))
+        if name.upper() == "REQUEST_URI":
+            return str(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+        if name.upper() == "REQUEST_SCHEME":
+            return str(environ.get("wsgi.url_scheme", ""))
+        value = environ.get(name.upper(), "")
+        return value if isinstance(value, str) else ""
+
+    return lookup
 
 
 def compile_expression(text: str) -> Test:
@@ -92,13 +94,13 @@ class _Parser:
         tests = [self._both()]
         while self._take("||"):
             tests.append(self._both())
-        return tests[0] if len(tests) == 1 else lambda environ, extra: any(test(environ, extra) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda lookup: any(test(lookup) for test in tests)
 
     def _both(self) -> Test:
         tests = [self._one()]
         while self._take("&&"):
             tests.append(self._one())
-        return tests[0] if len(tests) == 1 else lambda environ, extra: all(test(environ, extra) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda lookup: all(test(lookup) for test in tests)
 
     def _one(self) -> Test:
         self._depth += 1
@@ -112,7 +114,7 @@ class _Parser:
     def _simple(self) -> Test:
         if self._take("!"):
             inner = self._one()
-            return lambda environ, extra: not inner(environ, extra)
+            return lambda lookup: not inner(lookup)
         if self._take("("):
             inner = self.either()
             if not self._take(")"):
@@ -120,10 +122,10 @@ class _Parser:
             return inner
         if self.kind == "operator" and self.text in _UNARY:
             check, word = _UNARY[self._next()[1]], self._word()
-            return lambda environ, extra: check(word(environ, extra))
+            return lambda lookup: check(word(lookup))
         if self.kind == "word" and self.text.lower() in ("true", "false"):
             value = self._next()[1].lower() == "true"
-            return lambda environ, extra: value
+            return lambda lookup: value
         return self._comparison(self._word())
 
     def _comparison(self, left: Word) -> Test:
@@ -132,15 +134,15 @@ class _Parser:
             return self._matching(left, operator == "!~")
         if operator in ("in", "-in"):
             words = self._list()
-            return lambda environ, extra: left(environ, extra) in [word(environ, extra) for word in words]
+            return lambda lookup: left(lookup) in [word(lookup) for word in words]
         right = self._word()
         if operator in _NUMERIC:
             compare = _COMPARE[_NUMERIC[operator]]
-            return lambda environ, extra: compare(c_int(left(environ, extra)), c_int(right(environ, extra)))
+            return lambda lookup: compare(c_int(left(lookup)), c_int(right(lookup)))
         if operator not in _COMPARE:
             raise ValueError(f"{operator!r} is not supported in the expression {self._source!r}")
         text_compare = _COMPARE[operator]
-        return lambda environ, extra: text_compare(left(environ, extra), right(environ, extra))
+        return lambda lookup: text_compare(left(lookup), right(lookup))
 
     def _matching(self, left: Word, negated: bool) -> Test:
         if self.kind != "regex":
@@ -151,7 +153,7 @@ class _Parser:
             pattern = compile_pattern(text.removesuffix("i")[1:-1], nocase=nocase)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        return lambda environ, extra: (pattern.search(left(environ, extra)) is not None) != negated
+        return lambda lookup: (pattern.search(left(lookup)) is not None) != negated
 
     def _list(self) -> list[Word]:
         if not self._take("{"):
@@ -167,15 +169,15 @@ class _Parser:
         kind, text = self._next()
         if kind == "variable" and text.startswith("%"):
             name = text[2:-1]
-            return lambda environ, extra: variable(name, environ, extra)
+            return lambda lookup: lookup(name)
         if kind == "string":
             return _interpolated(re.sub(r"\\(.)", r"\1", text[1:-1]))
         if kind == "word":
-            return lambda environ, extra: text
+            return lambda lookup: text
         raise ValueError(f"a value is expected instead of {text!r} in the expression {self._source!r}")
 
 
 def _interpolated(text: str) -> Word:
     if "%{" not in text:
-        return lambda environ, extra: text
-    return lambda environ, extra: re.sub(r"%\{([^}]*)\}", lambda m: variable(m[1], environ, extra), text)
+        return lambda lookup: text
+    return lambda lookup: re.sub(r"%\{([^}]*)\}", lambda m: lookup(m[1]), text)

@@ -22,6 +22,7 @@ ALLOW: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 _USUAL_METHODS: Final = frozenset(ALLOW.split(", "))
 _TARGET: Final = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>[/?].*)?", re.I | re.S).fullmatch
+_ANY_TARGET: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)", re.I).match
 # Host fields that were found good; full, it stays as it is.
 _good_hosts: set[str | None] = set()
 _GOOD_HOSTS_MOST: Final = 1024
@@ -48,6 +49,16 @@ def raw_target(environ: WSGIEnvironment) -> str | None:
     return environ.get("RAW_URI") or environ.get("REQUEST_URI")
 
 
+def public_url(environ: WSGIEnvironment, policy: Policy) -> str:
+    """``scheme://host[:port]`` by which the client knows us: its Host in lower case, a default port left out.
+
+    Or the policy's ``canonical`` name, where it has one.
+    """
+    scheme = environ.get("wsgi.url_scheme", "http")
+    host = policy.canonical or environ.get("HTTP_HOST") or policy.server_name or environ.get("SERVER_NAME", "")
+    return f"{scheme}://{host.lower().removesuffix(':443' if scheme == 'https' else ':80')}"
+
+
 def check(environ: WSGIEnvironment, policy: Policy) -> None:
     """Refuse a head that cannot be trusted, whatever its path: method, Host, framing, expectation, form of the target.
 
@@ -67,7 +78,7 @@ def check(environ: WSGIEnvironment, policy: Policy) -> None:
         raise RequestRefused(417, "unknown_expectation")
     target = raw_target(environ)
     if target is not None and (target[:1] != "/" or "#" in target):
-        _check_target(target, host, environ["REQUEST_METHOD"])
+        _check_target(target, host, environ, policy)
     environ["proxymw.checked"] = True
 
 
@@ -111,12 +122,20 @@ def _check_framing(environ: WSGIEnvironment) -> None:
         raise RequestRefused(411, "length_required")
 
 
-def _check_target(target: str, host: str | None, method: str) -> None:
-    """The forms of RFC 9112 3.2 other than origin-form: absolute-form for the same authority, and ``OPTIONS *``."""
+def _check_target(target: str, host: str | None, environ: WSGIEnvironment, policy: Policy) -> None:
+    """The forms of RFC 9112 3.2 other than origin-form: absolute-form, and ``OPTIONS *``.
+
+    An absolute-form target is for the same authority as Host, or (Apache) stands in for it.
+    """
     if "#" in target:
         raise RequestRefused(400, "fragment_in_target")
-    if target == "*" and method == "OPTIONS":
+    if target == "*" and environ["REQUEST_METHOD"] == "OPTIONS":
         raise RequestRefused(204, "options_of_server", (("Allow", ALLOW),))
+    if policy.absolute_form == "wins" and (match := _ANY_TARGET(target)):
+        if match["scheme"].lower() == "http" and match["authority"]:
+            _check_host(match["authority"], environ)
+            environ["HTTP_HOST"] = match["authority"]
+        return
     match = _TARGET(target)
     if match is None:
         raise RequestRefused(400, "bad_target")

@@ -102,6 +102,8 @@ def route_path(path_info: str, script_name: str = "", raw_target: str | None = N
     merge = policy.merge_slashes
     path = _resolved(path_info, merge)
     if path is None:
+        if raw and policy.encoded_slash == "refuse" and _climbs_by_encoded_slash(raw, merge):
+            raise RequestRefused(404, "encoded_slash")
         raise RequestRefused(400, "path_above_root")
     if _CONTROL.search(path_info):
         raise RequestRefused(404 if "\0" in path_info else 400, "bad_path")
@@ -243,6 +245,12 @@ def _starts(path: str, raw: str) -> list[int]:
             starts.append(token.start())
     starts.append(len(raw))
     return starts
+
+
+def _climbs_by_encoded_slash(raw: str, merge: bool) -> bool:
+    """Whether the path stays below the root as long as its ``%2F`` are no slashes."""
+    kept = _ENCODED_SLASH.sub("x", raw)
+    return kept != raw and _resolved(unquote(kept, encoding="latin-1"), merge) is not None
 
 
 def _with_encoded_slashes(path: str, raw: str, mount: str, policy: Policy) -> str:

@@ -38,6 +38,14 @@ class Policy:
     #: ``every``: a pool's member that cannot be reached never ends a request while another could answer it, and a
     #: member taken out of service never keeps the others from being forced back; ``apache``: as mod_proxy_balancer.
     failover: Literal["every", "apache"] = "every"
+    #: The authority of those, ``host`` or ``host:port`` (UseCanonicalName On); empty: the request's Host.
+    canonical: str = ""
+    #: Say Via in responses too, where it is said in requests.
+    via_back: bool = False
+    #: What the manager answers a change from Apache's form with: a redirect to the page, or the page (Apache).
+    manager: Literal["redirect", "page"] = "redirect"
+    #: An absolute-form target (RFC 9112 3.2.2) must be for the same host as the Host field, or it ``wins`` over that.
+    absolute_form: Literal["same", "wins"] = "same"
     #: ``rfc9110`` or ``apache`` conditionals, ranges, validators and directory redirects of static files.
     static: Literal["rfc9110", "apache"] = "rfc9110"
 
@@ -65,6 +73,9 @@ _APACHE = Policy(
     dns_status=500,
     connect_timeout_status=503,
     location="absolute",
+    via_back=True,
     failover="apache",
+    manager="page",
+    absolute_form="wins",
     static="apache",
 )
