@@ -134,37 +134,47 @@ class Hash:
 
     A member that leaves moves only its own keys. ``bound``: a member holding more than ``bound`` times its fair share
     of
-    what is in flight is passed over for the next in the key's order (bounded load).
+    what is in flight is passed over for the next in the key's order (bounded load). The order depends on the names of
+    the
+    members alone, so all workers and hosts have the same.
     """
 
     def __init__(self, names: Sequence[str] = (), bound: float = 1.25) -> None:
         if bound <= 1:
             raise ConfigError(f"bound must be more than 1, got {bound!r}")
-        self.names = names
+        self.name(names)
         self._bound = bound
+
+    def name(self, names: Sequence[str]) -> None:
+        """Say what the members are called, by their numbers."""
+        self._seeds = [_word(name) for name in names]
 
     def __call__(self, candidates: Sequence[int], counters: Counters, key: str = "") -> int:
         if not key:
             return byrequests(candidates, counters, key)
-        lbfactor, busy, names = counters.lbfactor, counters.busy, self.names
-        salt = key.encode("utf-8", "surrogateescape")
+        lbfactor, busy, seeds = counters.lbfactor, counters.busy, self._seeds
+        word = _word(key)
         room = self._bound * (sum(busy[i] for i in candidates) + 1) / sum(lbfactor[i] for i in candidates)
-        best, most = -1, -1.0
+        best, most = -1, 0.0
         for i in candidates:
-            if busy[i] + 1 > max(1.0, room * lbfactor[i]):
+            if busy[i] and busy[i] + 1 > room * lbfactor[i]:
                 continue
-            name = names[i] if i < len(names) else str(i)
-            score = weighted_score(salt, name.encode(), lbfactor[i])
+            # -weight / ln(uniform): the highest wins, in proportion to the weights.
+            score = lbfactor[i] / -log(_mixed(word ^ seeds[i]))
             if score > most:
                 best, most = i, score
         return best if best >= 0 else min(candidates, key=lambda i: busy[i])
 
 
-def weighted_score(key: bytes, name: bytes, weight: int) -> float:
-    """The rendezvous score of a member for a key: the highest wins, in proportion to the weights."""
-    digest = blake2b(key, key=name[:64], digest_size=8, person=name[64:80]).digest()
-    uniform = (int.from_bytes(digest) + 1) / (2**64 + 1)
-    return -weight / log(uniform)
+def _word(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+def _mixed(word: int) -> float:
+    """A number between 0 and 1 in which every bit of ``word`` has its say (the finalizer of MurmurHash3)."""
+    word = (word ^ word >> 33) * 0xFF51AFD7ED558CCD & 0xFFFFFFFFFFFFFFFF
+    word = (word ^ word >> 33) * 0xC4CEB9FE1A85EC53 & 0xFFFFFFFFFFFFFFFF
+    return ((word ^ word >> 33) + 1) / 18446744073709551618
 
 
 #: The names that ``method=`` takes.

@@ -188,7 +188,7 @@ class PoolTable:
         token = sticky.token if isinstance(sticky, StickyCookie) else None
         roster = build(table, self._members, secret=table.secret, token=token)
         if isinstance(self._method, Hash):
-            self._method.names = roster.names
+            self._method.name(roster.names)
         self._seated(roster)
         self._roster = roster
         return roster
