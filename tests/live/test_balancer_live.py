@@ -130,3 +130,43 @@ def _until(condition, shown=lambda: "", seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, f"did not come true in time: {shown()}"
         time.sleep(0.02)
+
+
+def test_a_reload_with_other_members_keeps_the_counters_and_loses_no_request(echo, front, tmp_path) -> None:
+    a, b, c = echo("a"), echo("b"), echo("c")
+    listed = tmp_path / "members"
+    listed.write_text(f"{a.url} {b.url}")
+    server = front(pool_app(f"open({str(listed)!r}).read().split()"), workers=2)
+    assert ask_many(server, 80, threads=8) == {"a": 40, "b": 40}
+    server.get(f"/-/drain?{b.url}")
+    listed.write_text(f"{c.url} {b.url} {a.url}")
+    before = set(server.worker_pids)
+    found: list[Counter] = []
+    asking = threading.Thread(target=lambda: found.append(ask_many(server, 160, threads=4)))
+    asking.start()
+    server.process.send_signal(signal.SIGHUP)
+    asking.join()
+    _until(lambda: len(set(server.worker_pids) - before) == 2)
+    _until(lambda: set(status(server)["members"]) == {a.url, b.url, c.url})
+    assert sum(found[0].values()) == 160
+    assert set(found[0]) <= {"a", "c"}
+    shown = status(server)["members"]
+    assert shown[b.url] == [40, 0, "up", "drain"]
+    assert shown[a.url][0] + shown[c.url][0] == 40 + 160
+
+
+def test_a_preloaded_application_shares_one_table(echo, front) -> None:
+    a, b = echo("a"), echo("b")
+    server = front(pool_app(f"[{a.url!r}, {b.url!r}]"), workers=3, args=["--preload"])
+    assert ask_many(server, 128) == {"a": 64, "b": 64}
+    shown = status(server)
+    assert shown["state"] == "shared"
+    assert [row[1] for row in shown["members"].values()] == [0, 0]
+
+
+def test_the_choice_of_the_table_is_logged_once(echo, front) -> None:
+    origin = echo("a")
+    log = "import logging; logging.basicConfig(level=logging.INFO)\n"
+    server = front(log + pool_app(f"[{origin.url!r}]"), workers=3)
+    ask_many(server, 64)
+    assert server.log.count("event=state_shared") == 1
