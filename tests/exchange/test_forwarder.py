@@ -37,7 +37,7 @@ CHUNKED_HELLO = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhell
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    transport = Transport(connect=2, first_byte=0.4, between_bytes=0.4)
+    transport = Transport(connect=10, first_byte=10, between_bytes=10)
     yield transport
     transport.close()
 
@@ -45,6 +45,14 @@ def transport() -> Iterator[Transport]:
 @pytest.fixture
 def forwarder(transport: Transport) -> Forwarder:
     return Forwarder(transport=transport)
+
+
+@pytest.fixture
+def hasty() -> Iterator[Forwarder]:
+    """One that does not wait long for a silent origin."""
+    transport = Transport(connect=10, first_byte=0.4, between_bytes=0.4)
+    yield Forwarder(transport=transport)
+    transport.close()
 
 
 # -- answers that pass ------------------------------------------------------------------------------------------
@@ -235,12 +243,12 @@ FAULTS: dict[str, tuple[list[Any], int, type[Exception], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_before_the_head_is_a_status(
-    forwarder: Forwarder, scripted: Any, fault: str, caplog: pytest.LogCaptureFixture
+    hasty: Forwarder, scripted: Any, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     script, status, error, proxy_status = FAULTS[fault]
     origin = scripted(script)
     pool = pool_of(origin.url)
-    asked = ask(forwarder, pool, "/x", method="POST", body=b"pay=1")
+    asked = ask(hasty, pool, "/x", method="POST", body=b"pay=1")
     assert asked.status == status
     assert asked.header("Proxy-Status") == f"proxymw; error={proxy_status}"
     assert asked.header("Cache-Control") == "no-store"
@@ -273,7 +281,8 @@ def test_statuses_in_which_the_dialects_differ(
     transport: Transport, scripted: Any, policy: Policy, silent: int, unknown: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forwarder = Forwarder(transport=transport, policy=policy)
-    assert ask(forwarder, scripted([READ_HEAD, READ_ALL]).url).status == silent
+    quick = ForwardOptions(first_byte=0.3)
+    assert ask(forwarder, scripted([READ_HEAD, READ_ALL]).url, options=quick).status == silent
 
     def unresolved(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
@@ -299,10 +308,10 @@ CUTS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_a_body_that_breaks_off_looks_cut(forwarder: Forwarder, scripted: Any, cut: str) -> None:
+def test_a_body_that_breaks_off_looks_cut(hasty: Forwarder, scripted: Any, cut: str) -> None:
     origin = scripted(CUTS[cut])
     pool = pool_of(origin.url)
-    asked = ask(forwarder, pool)
+    asked = ask(hasty, pool)
     assert asked.status == 200
     assert isinstance(asked.cut, ConnectionResetError)
     assert b"hello".startswith(asked.body)
@@ -471,9 +480,9 @@ def test_a_part_of_an_answer_is_an_answer(forwarder: Forwarder, scripted: Any) -
     assert origin.connections == 1
 
 
-def test_a_timeout_is_not_repeated(forwarder: Forwarder, scripted: Any) -> None:
+def test_a_timeout_is_not_repeated(hasty: Forwarder, scripted: Any) -> None:
     origin = scripted([READ_HEAD, READ_ALL], HELLO)
-    assert ask(forwarder, origin.url).status == 504
+    assert ask(hasty, origin.url).status == 504
     assert origin.connections == 1
 
 
@@ -596,9 +605,9 @@ def test_a_100_during_the_upload_is_no_answer(forwarder: Forwarder, scripted: An
     assert ask(forwarder, origin.url, method="POST", body=b"x" * 500_000).body == b"hello"
 
 
-def test_an_origin_that_takes_nothing_is_504(forwarder: Forwarder, scripted: Any) -> None:
+def test_an_origin_that_takes_nothing_is_504(hasty: Forwarder, scripted: Any) -> None:
     origin = scripted([READ_HEAD, 2.0])
-    asked = ask(forwarder, origin.url, method="POST", body=b"x" * 30_000_000)
+    asked = ask(hasty, origin.url, method="POST", body=b"x" * 30_000_000)
     assert asked.status == 504
 
 
@@ -612,13 +621,15 @@ def test_the_total_ends_a_body_that_keeps_dripping(forwarder: Forwarder, scripte
     assert 1 <= len(asked.body) < 20
 
 
-def test_a_rule_goes_before_a_member_and_a_member_before_the_transport(forwarder: Forwarder, scripted: Any) -> None:
-    pool = pool_of(scripted([READ_HEAD, 0.7, HELLO]).url)
-    pool.leases[0].limits = Limits(first_byte=3)
-    assert ask(forwarder, pool).status == 200
-    pool = pool_of(scripted([READ_HEAD, 0.7, HELLO]).url)
-    pool.leases[0].limits = Limits(first_byte=3)
-    assert ask(forwarder, pool, options=ForwardOptions(first_byte=0.2)).status == 504
+def test_a_rule_goes_before_a_member_and_a_member_before_the_transport(hasty: Forwarder, scripted: Any) -> None:
+    late = [READ_HEAD, 0.7, HELLO]
+    assert ask(hasty, pool_of(scripted(late).url)).status == 504
+    pool = pool_of(scripted(late).url)
+    pool.leases[0].limits = Limits(first_byte=10)
+    assert ask(hasty, pool).status == 200
+    pool = pool_of(scripted(late).url)
+    pool.leases[0].limits = Limits(first_byte=10)
+    assert ask(hasty, pool, options=ForwardOptions(first_byte=0.2)).status == 504
 
 
 # -- applications as members ----------------------------------------------------------------------------------------

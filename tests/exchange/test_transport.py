@@ -43,7 +43,7 @@ def make() -> Iterator[Callable[..., Transport]]:
     made: list[Transport] = []
 
     def transport(**options: Any) -> Transport:
-        made.append(Transport(**{"connect": 2, "first_byte": 2, "between_bytes": 2, **options}))
+        made.append(Transport(**{"connect": 10, "first_byte": 10, "between_bytes": 10, **options}))
         return made[-1]
 
     yield transport
