@@ -9,8 +9,7 @@ import re
 import threading
 import time
 from datetime import datetime
-from functools import partial
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxymw.errors import ConfigError

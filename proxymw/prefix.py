@@ -226,11 +226,15 @@ class _Mount(_Route):
     def send(
         self, environ: WSGIEnvironment, start_response: StartResponse, path: RoutePath, found: _Found
     ) -> Iterable[bytes]:
+        return self.mounted(self.below(environ, path, found), start_response)
+
+    def below(self, environ: WSGIEnvironment, path: RoutePath, found: _Found) -> WSGIEnvironment:
+        """A copy of the environ in which the prefix has moved to SCRIPT_NAME."""
         cut = len(path.path[: found.consumed].rstrip("/"))
         below = dict(environ)
         below["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + path.path[:cut]
         below["PATH_INFO"] = path.path[cut:]
-        return self.mounted(below, start_response)
+        return below
 
 
 class _Forward(_Route):
@@ -261,10 +265,14 @@ class _Forward(_Route):
     def send(
         self, environ: WSGIEnvironment, start_response: StartResponse, path: RoutePath, found: _Found
     ) -> Iterable[bytes]:
+        target = self.request_target(environ, path, found)
+        return self.forwarder(environ, start_response, self.destination, target, self.options)
+
+    def request_target(self, environ: WSGIEnvironment, path: RoutePath, found: _Found) -> str:
+        """Path and query as the origin is asked for them. Raises ``RequestRefused`` (403) for an unsafe query."""
         if self.nocanon:
             path = inbound(environ, self.nocanon)
-        target = self.target(path, found) + query_suffix(environ.get("QUERY_STRING", ""), raw_target(environ))
-        return self.forwarder(environ, start_response, self.destination, target, self.options)
+        return self.target(path, found) + query_suffix(environ.get("QUERY_STRING", ""), raw_target(environ))
 
     def target(self, path: RoutePath, found: _Found) -> str:
         """The path that is asked of the origin."""

@@ -165,7 +165,8 @@ class RewriteProxy:
         if query is None and raw.endswith("?"):
             query = ""
         variables = _Variables(environ, self.document_root, self.server_name)
-        return self.engine.decide(path, query, variables, self.files, public=public_url(environ, self.policy), trace=trace)
+        public = public_url(environ, self.policy)
+        return self.engine.decide(path, query, variables, self.files, public=public, trace=trace)
 
     def _destination(self, number: int, rule: RewriteRule) -> Destination:
         if rule.origin is not None:

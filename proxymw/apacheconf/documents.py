@@ -57,11 +57,17 @@ class OneFile:
         self.prefix, self.app, self.name = prefix, folder, name
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ.get("PATH_INFO", "").rstrip("/") != self.prefix.rstrip("/"):
+        if not self.covers(environ):
             return NOT_FOUND(environ, start_response)
+        return self.app(self.inner(environ), start_response)
+
+    def covers(self, environ: WSGIEnvironment) -> bool:
+        return bool(environ.get("PATH_INFO", "").rstrip("/") == self.prefix.rstrip("/"))
+
+    def inner(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+        """A copy of the environ that asks for the file in its folder."""
         # The name stands in a URL path as bytes.
-        path = "/" + os.fsencode(self.name).decode("latin-1")
-        return self.app({**environ, "PATH_INFO": path}, start_response)
+        return {**environ, "PATH_INFO": "/" + os.fsencode(self.name).decode("latin-1")}
 
     def __repr__(self) -> str:
         return f"<OneFile {self.name} of {self.app!r}>"

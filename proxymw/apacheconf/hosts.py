@@ -52,6 +52,10 @@ class ByAddress:
             self.match(host, port)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.choose(environ)(environ, start_response)
+
+    def choose(self, environ: WSGIEnvironment) -> WSGIApplication:
+        """The application for the address that the connection came to."""
         address = environ.get("SERVER_ADDR") or environ.get("SERVER_NAME", "")
         port = environ.get("SERVER_PORT", "")
         known = {place[1] for place in self._places}
@@ -59,7 +63,7 @@ class ByAddress:
             port = "443" if environ.get("wsgi.url_scheme") == "https" and "443" in known else "80"
         host = address.strip("[]").lower()
         hosts = {place[0] for place in self._places}
-        return self.match(host if host in hosts else "*", port)(environ, start_response)
+        return self.match(host if host in hosts else "*", port)
 
     def match(self, host: str, port: str) -> WSGIApplication:
         """The application for a connection to this address and port."""

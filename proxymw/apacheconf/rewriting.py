@@ -235,7 +235,7 @@ def read_map(path: str, text: str, place: Place) -> dict[str, str]:
 
 def _random(table: dict[str, str]) -> Lookup:
     choices = {key: value.split("|") for key, value in table.items()}
-    return lambda key: random.choice(choices[key]) if key in choices else None  # noqa: S311
+    return lambda key: random.choice(choices[key]) if key in choices else None
 
 
 def relocated(line: RuleLine, folder: str) -> RuleLine:
