@@ -410,7 +410,8 @@ def test_numbers_in_words(got: str, wanted: str) -> None:
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        ({"event": "member_error", "reason": "upstream_reset", "seconds": 6}, "is down: connection reset, retry after 6 s"),
+        ({"event": "member_error", "reason": "x", "seconds": 6}, "is down: x, retry after 6 s"),
+        ({"event": "member_ejected", "reason": "upstream_reset"}, "is put aside: connection reset, retry after 0 s"),
         ({"event": "member_up", "reason": "answers again"}, "is up again: answers again"),
         ({"event": "member_changed", "by": "a", "lbset": 1, "was": {"lbset": 0}}, "lbset none to 1, by a"),
         ({"event": "member_changed", "loadfactor": 2, "was": {"loadfactor": 3}}, "weight 3 to 2"),
@@ -422,3 +423,13 @@ def test_numbers_in_words(got: str, wanted: str) -> None:
 )  # fmt: skip
 def test_events_in_words(event: dict[str, Any], text: str) -> None:
     assert event_text(event) == text
+
+
+# -- what the page loads -----------------------------------------------------------------------------------------------
+
+
+def test_the_vendored_files_are_what_their_table_says() -> None:
+    from proxymw.manager import vendor
+
+    assert vendor.differences() == []
+    assert {row[2] for row in vendor.rows().values()} == {"0BSD", "MIT"}
