@@ -94,7 +94,7 @@ class Lease:
 
     __slots__ = (
         "_balancer", "_counted", "_done", "_slot", "_table", "app", "limits", "member", "name", "origin", "pool",
-        "refused", "set_headers",
+        "refused", "set_headers", "wrote",
     )  # fmt: skip
 
     def __init__(self, balancer: BalancerPool, table: Table, seat: Seat, set_headers: HeaderList) -> None:
@@ -110,6 +110,8 @@ class Lease:
         self.pool = balancer.name
         self.member = member
         self.set_headers = set_headers
+        #: Called with the bytes of the request once they are out; only bytraffic wants to know before the end.
+        self.wrote = self.count_sent if balancer.counts_early else None
         #: The member could not be reached at all.
         self.refused = False
 
@@ -509,6 +511,7 @@ class BalancerPool(PoolChanges):
             prober.stop()
 
     def _seated(self, roster: Roster) -> None:
+        self.counts_early = self._method_name == "bytraffic"
         keep_slash = self.policy.spelling == "apache"
         self._reached = {
             slot: (_origin(seat.member, keep_slash), _limits(seat.member)) for slot, seat in roster.by_slot.items()

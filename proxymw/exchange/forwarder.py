@@ -266,6 +266,7 @@ class Forwarder:
         if options.limits is not None:
             limits = options.limits.over(limits)
         interim = _hints(environ["wsgi.early_hints"]) if self.early_hints and "wsgi.early_hints" in environ else None
+        request.wrote = getattr(lease, "wrote", None)
         transport = self._given_transport or default_transport()
         own = request.upgrade is not None or not _replaces_date(environ)
         return transport.send(lease.origin, request, limits, interim=interim, own=own)

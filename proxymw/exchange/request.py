@@ -43,9 +43,10 @@ class Request:
 
     ``fields`` is the text of the head from behind the Host field, each line led by CRLF. ``body`` is a whole
     small body; a larger one is in ``stream``. ``gone`` tells whether the client has left, where that can be seen.
+    ``wrote`` is told the bytes that went out, head and body, before the answer is waited for.
     """
 
-    __slots__ = ("body", "fields", "gone", "host", "lines", "method", "stream", "target", "upgrade")
+    __slots__ = ("body", "fields", "gone", "host", "lines", "method", "stream", "target", "upgrade", "wrote")
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Request:
         self.body = body
         self.stream = stream
         self.gone: Callable[[], bool] | None = None
+        self.wrote: Callable[[int], None] | None = None
         self.upgrade: Upgrade | None = None
 
     def ask(self, upgrade: Upgrade) -> None:

@@ -214,6 +214,8 @@ class Transport:
                 self._connect(conn, limits)
             assert limits.between_bytes is not None
             sent, whole = conn.send_request(head, request, limits.first_byte, total)
+            if request.wrote is not None:
+                request.wrote(sent)
             answer, rest, line = conn.read_head(limits.first_byte, interim, own)
             if request.method == "HEAD" or answer.status == 204 or answer.status == 304:
                 answer = _without_body(answer)
