@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxymw.errors import ConfigError
-from proxymw.exchange.inbound import NOT_FOUND
+from proxymw.exchange.behind import behind
 from proxymw.rules.hosts import split_authority
 from proxymw.rules.logline import JSONFormat, LogEntry, LogFormat, log_format
 
@@ -54,7 +54,7 @@ class AccessLog:
         when: Callable[[WSGIEnvironment, int], bool] | None = None,
         server_name: str = "",
     ) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.format = log_format(format) if isinstance(format, str) else format
         if not callable(getattr(self.format, "line", None)):
             raise ConfigError(f"format must be a format name or LogFormat string, got {format!r}")

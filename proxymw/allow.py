@@ -8,8 +8,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from proxymw.errors import ConfigError, RequestRefused
+from proxymw.exchange.behind import behind
 from proxymw.exchange.events import event_line, request_values
-from proxymw.exchange.inbound import NOT_FOUND, answer, inbound, refuse
+from proxymw.exchange.inbound import answer, inbound, refuse
 from proxymw.rules.networks import NetworkSet
 from proxymw.rules.policy import Policy
 
@@ -60,7 +61,7 @@ class IPAllowlist:
     ) -> None:
         if order is not None and order not in get_args(Order):
             raise ConfigError(f"order must be one of {', '.join(map(repr, get_args(Order)))}, got {order!r}")
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.allow, self.deny = _Group(allow, "allow"), _Group(deny, "deny")
         self.order = order
         self._policy = policy or Policy.modern()

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxymw.errors import ConfigError
-from proxymw.exchange.inbound import NOT_FOUND
+from proxymw.exchange.behind import behind
 from proxymw.rules.networks import NetworkSet
 from proxymw.rules.remoteip import addresses_in, walk_back
 
@@ -48,7 +48,7 @@ class ClientAddress:
         header: str = "X-Forwarded-For",
         proto: str | None = None,
     ) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.trusted = trusted if isinstance(trusted, NetworkSet) else NetworkSet(trusted, name="trusted")
         self.internal = internal if isinstance(internal, NetworkSet) else NetworkSet(internal, name="internal")
         if not self.trusted and not self.internal:

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from proxymw.errors import ConfigError
-from proxymw.exchange.inbound import NOT_FOUND, answer
+from proxymw.exchange.behind import behind
+from proxymw.exchange.inbound import answer
 from proxymw.rules.headers import status_line
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ErrorPages:
                 raise ConfigError(f"pages must be texts, paths or URLs, got {page!r} for {status}")
             if status == 401 and _URL.fullmatch(page):
                 raise ConfigError(f"pages must not send a 401 elsewhere (no browser would ask who it is), got {page!r}")
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.pages = dict(pages)
         self.override = frozenset(range(400, 600)) if override is True else frozenset(override or ())
         for status in self.override:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from proxymw.errors import ConfigError
-from proxymw.exchange.inbound import NOT_FOUND
+from proxymw.exchange.behind import behind
 from proxymw.rules.headeredit import Pairs, edited
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Headers:
         request: Iterable[HeaderRule | tuple[str, ...]] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.response = tuple(_rule(rule, "response") for rule in response)
         self.request = tuple(_rule(rule, "request") for rule in request)
         self._clock = clock

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from proxymw.errors import ConfigError, RequestRefused
-from proxymw.exchange.inbound import NOT_FOUND, answer, inbound, public_url, refuse
+from proxymw.exchange.behind import behind
+from proxymw.exchange.inbound import answer, inbound, public_url, refuse
 from proxymw.rules.hosts import split_authority
 from proxymw.rules.policy import Policy
 
@@ -89,7 +90,7 @@ class Redirects:
         *,
         policy: Policy | None = None,
     ) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.rules = tuple(rule if isinstance(rule, RedirectRule) else _rule(rule) for rule in rules)
         self._policy = policy or Policy.modern()
         self._compiled = tuple((rule, re.compile(rule.path, re.DOTALL) if rule.match else None) for rule in self.rules)

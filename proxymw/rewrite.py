@@ -11,9 +11,10 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ConfigError, RequestRefused
+from .exchange.behind import behind
 from .exchange.events import log_refusal
 from .exchange.forwarder import Destination, Forwarder, ForwardOptions, SingleOrigin
-from .exchange.inbound import NOT_FOUND, answer, inbound, public_url, raw_target, refuse
+from .exchange.inbound import answer, inbound, public_url, raw_target, refuse
 from .rules.decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
 from .rules.origins import Origin
 from .rules.paths import quote_path
@@ -98,7 +99,7 @@ class RewriteProxy:
         total: float | None = None,
         websocket: bool | Tunnels = True,
     ) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.local: WSGIApplication = self.app if local is None else local
         self.policy = policy or Policy.modern()
         self.rules = tuple(_rule(number, given) for number, given in enumerate(_listed(rules), 1))

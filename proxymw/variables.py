@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proxymw.errors import ConfigError
-from proxymw.exchange.inbound import NOT_FOUND, raw_target
+from proxymw.exchange.behind import behind
+from proxymw.exchange.inbound import raw_target
 from proxymw.rules.patterns import compile_pattern
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Variables:
     """
 
     def __init__(self, app: WSGIApplication | None, rules: Iterable[SetEnvIf]) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
         self.rules = tuple(rules)
         for rule in self.rules:
             if not isinstance(rule, SetEnvIf):
