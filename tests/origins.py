@@ -238,6 +238,8 @@ class EchoOrigin(_Server):
 
 
 def _read_request(stream: Any, connection: socket.socket, number: int) -> Request | None:
+    if stream.peek(1)[:1] == b"\x16":
+        raise ValueError("a TLS hello, which may never have a line's end")
     line = stream.readline(65537)
     if not line.strip():
         return None
