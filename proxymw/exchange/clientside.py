@@ -50,12 +50,20 @@ def client_watch(environ: WSGIEnvironment) -> Callable[[], bool] | None:
 
 
 def _uwsgi_watch(uwsgi: Any) -> Callable[[], bool] | None:
-    """uWSGI has the descriptor of the client's connection."""
+    """uWSGI has the descriptor of the client's connection. It stays uWSGI's."""
     try:
-        number = uwsgi.connection_fd()
-        return lambda: not uwsgi.is_connected(number)
+        number = int(uwsgi.connection_fd())
     except (AttributeError, OSError, ValueError):
         return None
+
+    def gone() -> bool:
+        sock = socket.socket(fileno=number)
+        try:
+            return has_ended(sock)
+        finally:
+            sock.detach()
+
+    return gone
 
 
 def has_ended(sock: Any) -> bool:

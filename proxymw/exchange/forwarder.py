@@ -159,12 +159,12 @@ DEFAULT: Final = ForwardOptions()
 class Forwarder:
     """Forwards requests; one for each skin that does.
 
-    The origin's Date and Server are passed on, except that gunicorn puts its own in their place; Date is added where it
-    is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here. A body that breaks off
-    raises ``ConnectionResetError`` out of the iterable, so that the client's connection is dropped: only an HTTP/1.0
-    client, where the origin gave no length, cannot tell that from an end. ``early_hints`` hands
-    the Link fields of a 103 to a server that takes them (``wsgi.early_hints``); other interim responses end here, and so
-    do trailers, of requests and responses, with their Trailer field. ``max_body``: 413 for a larger one.
+    The origin's Date and Server are passed on, except that gunicorn and werkzeug's server put their own in their place;
+    Date is added where it is missing. Fields that a front server would act on (X-Accel-Redirect, X-Sendfile) stay here.
+    A body that breaks off raises ``ConnectionResetError`` out of the iterable, so that the client's connection is
+    dropped: only an HTTP/1.0 client, where the origin gave no length, cannot tell that from an end. ``early_hints``
+    hands the Link fields of a 103 to a server that takes them (``wsgi.early_hints``); other interim responses end here,
+    and so do trailers, of requests and responses, with their Trailer field. ``max_body``: 413 for a larger one.
     ``client_pause``: 408 for a client that sends nothing of its body for so many seconds, under gunicorn.
     """
 
@@ -234,12 +234,18 @@ class Forwarder:
         self._budget.deposit()
         tried: tuple[Lease, ...] = ()
         failures: list[UpstreamError] = []
+        # An answer with a retryable status: it stands unless another member gives one.
+        kept: tuple[Lease, Response, float] | None = None
         while True:
             try:
                 lease = destination.lease(environ, tried)
             except NoMember as error:
+                if kept is not None:
+                    return kept
                 raise failures[0] if failures else error from None
             if lease.app is not None:
+                if kept is not None:
+                    _finish(*kept)
                 _note(environ, lease, len(tried) + 1, began)
                 return lease, None, began
             try:
@@ -249,15 +255,25 @@ class Forwarder:
                 failures.append(error)
                 tried += (lease,)
                 _note(environ, lease, len(tried), began)
+                if kept is not None:
+                    return kept
                 if not self._again(failures, request, lease):
                     raise failures[0] from None
                 _log_attempt(environ, lease, error)
             except BaseException:
                 # Refused while its body came, or this worker is being stopped: not the member's fault.
+                if kept is not None:
+                    _finish(*kept)
                 lease.finish(ClientAborted("given up"), seconds=time.monotonic() - began)
                 raise
             else:
                 _note(environ, lease, len(tried) + 1, began)
+                if kept is not None:
+                    _finish(*kept)
+                elif response.status in self.retry.statuses and self._elsewhere(request, lease):
+                    kept = lease, response, began
+                    tried += (lease,)
+                    continue
                 return lease, response, began
 
     def _send(self, environ: WSGIEnvironment, lease: Lease, request: Request, options: ForwardOptions) -> Response:
@@ -282,6 +298,11 @@ class Forwarder:
         may = self.retry.may_replay(error, method=request.method, replayable=request.replayable, replays=replays)
         # That a pooled connection had gone stale says nothing about the origin.
         return may and (error.reused or self._budget.withdraw())
+
+    def _elsewhere(self, request: Request, lease: Lease) -> bool:
+        """Whether a request that was answered may be given to another member."""
+        may = request.replayable and self.retry.repeatable(request.method) and not isinstance(lease, SingleOrigin)
+        return may and request.upgrade is None and self._budget.withdraw()
 
     def _deliver(
         self,
@@ -429,7 +450,7 @@ def _note(environ: WSGIEnvironment, lease: Lease, attempts: int, began: float) -
 
 def _replaces_date(environ: WSGIEnvironment) -> bool:
     """Whether the server drops an application's Date and Server and writes its own."""
-    return bool(environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"))
+    return bool(environ.get("SERVER_SOFTWARE", "").startswith(("gunicorn", "Werkzeug")))
 
 
 def _hints(send: Callable[[HeaderList], object]) -> Interim:
