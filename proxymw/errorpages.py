@@ -108,17 +108,19 @@ class ErrorPages:
         """Headers and body of the page at a path, or None where it fails itself."""
         path, _, query = page.partition("?")
         inner = {key: value for key, value in as_it_came.items() if key not in _NOT_ASKED}
-        inner.update({
-            "REQUEST_METHOD": "HEAD" if as_it_came["REQUEST_METHOD"] == "HEAD" else "GET",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "CONTENT_LENGTH": "",
-            "wsgi.input": io.BytesIO(),
-            "REDIRECT_STATUS": str(status),
-            "REDIRECT_URL": as_it_came.get("SCRIPT_NAME", "") + as_it_came.get("PATH_INFO", ""),
-            "REDIRECT_QUERY_STRING": as_it_came.get("QUERY_STRING", ""),
-            "proxymw.own": [],
-        })
+        inner.update(
+            {
+                "REQUEST_METHOD": "HEAD" if as_it_came["REQUEST_METHOD"] == "HEAD" else "GET",
+                "PATH_INFO": path,
+                "QUERY_STRING": query,
+                "CONTENT_LENGTH": "",
+                "wsgi.input": io.BytesIO(),
+                "REDIRECT_STATUS": str(status),
+                "REDIRECT_URL": as_it_came.get("SCRIPT_NAME", "") + as_it_came.get("PATH_INFO", ""),
+                "REDIRECT_QUERY_STRING": as_it_came.get("QUERY_STRING", ""),
+                "proxymw.own": [],
+            }
+        )
         got: list[tuple[str, list[tuple[str, str]]]] = []
 
         def hold(

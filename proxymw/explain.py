@@ -568,4 +568,3 @@ def _rewrite_step(step: RewriteStep) -> Iterator[str]:
         yield f"   {condition}: {result.value!r} {'holds' if result.holds else 'fails'}"
     if step.result:
         yield f"   {step.result}"
-

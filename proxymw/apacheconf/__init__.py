@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ConfFileError", "Place", "Site", "Warned", "check", "load", "read"]
 
 
-def read(
-    source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapping[str, str] | None = None
-) -> Site:
+def read(source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapping[str, str] | None = None) -> Site:
     """What a configuration says, as values. ``source`` is a path, or the text itself where it has a line break."""
     from proxymw.apacheconf.reading import read
 

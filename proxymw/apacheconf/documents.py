@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 class Aliases:
     """The first alias whose path covers the request's answers it; the path stays as it is."""
 
-    def __init__(
-        self, app: WSGIApplication, aliases: Iterable[tuple[str, WSGIApplication]], *, policy: Policy
-    ) -> None:
+    def __init__(self, app: WSGIApplication, aliases: Iterable[tuple[str, WSGIApplication]], *, policy: Policy) -> None:
         self.app, self.aliases = app, tuple(aliases)
         self._table, self._policy = PrefixTable(self.aliases), policy
 
@@ -125,9 +123,7 @@ class Documents:
             return build(())
         return Sections(chosen, build, policy=self.policy, matches=_covers(prefix, root, self.server.directories))
 
-    def _static(
-        self, prefix: str, root: str, place: Place, found: Settings, location: Settings
-    ) -> WSGIApplication:
+    def _static(self, prefix: str, root: str, place: Place, found: Settings, location: Settings) -> WSGIApplication:
         settings = found.merged(location)
         app: WSGIApplication
         try:

@@ -91,9 +91,7 @@ def _exclusions(server: Server) -> Iterator[Warned]:
     for line in _literal(server):
         for rule in proxied:
             if line.target == "!" and _searches(rule.pattern, line.path.rstrip("/") + "/x"):
-                yield Warned(
-                    line.place, "ProxyPass", f"the exclusion does not stop the RewriteRule at {rule.place}"
-                )
+                yield Warned(line.place, "ProxyPass", f"the exclusion does not stop the RewriteRule at {rule.place}")
                 break
 
 

@@ -222,9 +222,7 @@ class Reader:
 
     # Included files are read in the middle of the line loop, so an open section and an <IfModule> may span neither
     # the start nor the end of a file: as in Apache.
-    def _file(
-        self, path: str, name: str, parent: _Open, stack: tuple[str, ...], place: Place, directive: str
-    ) -> None:
+    def _file(self, path: str, name: str, parent: _Open, stack: tuple[str, ...], place: Place, directive: str) -> None:
         real = os.path.realpath(path)
         if real in stack:
             raise ConfFileError(place, directive, f"include loop: {name} is already being read")
@@ -294,9 +292,7 @@ class Reader:
         if section.name.lower() != name.lower():
             raise ConfFileError(place, f"</{name}>", f"expected </{section.name}>, opened at {section.place}")
         if section.branch is None and self._in_force(open_sections):
-            self._add(
-                open_sections[-1], Section(section.name, section.text, section.place, tuple(section.children))
-            )
+            self._add(open_sections[-1], Section(section.name, section.text, section.place, tuple(section.children)))
 
     def _directive(self, parent: _Open, line: str, place: Place, stack: tuple[str, ...]) -> None:
         name, text = next_word(line)

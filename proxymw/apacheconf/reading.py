@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def read(
-    source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapping[str, str] | None = None
-) -> Site:
+def read(source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapping[str, str] | None = None) -> Site:
     """The Site of a configuration: a path, or the text itself where it has a line break.
 
     Raises ConfFileError, which names file, line and directive. ``lenient`` accepts unsupported directives that

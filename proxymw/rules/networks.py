@@ -162,4 +162,3 @@ def _mask(mask_text: str, address: Address, text: str, strict: bool, name: str) 
     if mask < 0 or (strict and (holes or mask == 0)):
         raise ConfigError(f"{name} must have a prefix length or a mask like 255.255.0.0 after the slash, got {text!r}")
     return mask
-

@@ -57,9 +57,7 @@ def _node(element: str) -> str | None:
     return None if node is None else node[1] or node[2]
 
 
-def walk_back(
-    peer: str, addresses: Sequence[str | None], trusted: NetworkSet, internal: NetworkSet
-) -> tuple[str, int]:
+def walk_back(peer: str, addresses: Sequence[str | None], trusted: NetworkSet, internal: NetworkSet) -> tuple[str, int]:
     """(the client's address, how many of ``addresses`` were used), walking from the right while each is a proxy's.
 
     The result is canonical text. An entry that is no address, or one that its proxy may not name, ends the walk.

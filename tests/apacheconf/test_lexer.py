@@ -66,7 +66,9 @@ def test_a_file_may_end_within_a_continuation() -> None:
 
 
 def test_sections_nest_and_know_their_lines() -> None:
-    items = parse('<VirtualHost *:80>\n  ServerName a\n  <Location "/x y">\n  Order Deny,Allow\n</location>\n</VirtualHost>\n')
+    items = parse(
+        '<VirtualHost *:80>\n  ServerName a\n  <Location "/x y">\n  Order Deny,Allow\n</location>\n</VirtualHost>\n'
+    )
     assert shape(items) == [["VirtualHost", "*:80", ["ServerName a", ["Location", '"/x y"', ["Order Deny,Allow"]]]]]
     host = items[0]
     assert isinstance(host, Section)

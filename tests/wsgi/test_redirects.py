@@ -36,7 +36,11 @@ def location(rules: list[Any], path: str, **options: Any) -> tuple[int, str | No
         (("/old", "", "gone"), "/old/x", (410, None)),
         (("/old", "", 451), "/old", (451, None)),
         (RedirectRule("^/gone", status=410, match=True), "/gone-too", (410, None)),
-        (RedirectRule(r"(.*)\.gif$", "http://e.example$1.jpg", match=True), "/a/b.gif", (302, "http://e.example/a/b.jpg")),
+        (
+            RedirectRule(r"(.*)\.gif$", "http://e.example$1.jpg", match=True),
+            "/a/b.gif",
+            (302, "http://e.example/a/b.jpg"),
+        ),
         (RedirectRule(r"^/(\w+)/(\d+)", "/$2/$1", 301, match=True), "/a/7?x", (301, "/7/a?x")),
         (RedirectRule("^/a(.*)", "/b?p=$1", match=True), "/a1?x", (302, "/b?p=1")),
     ],
