@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 from .errors import ConfigError, ConfigWarning, RequestRefused
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Target: TypeAlias = Union[str, Destination, "WSGIApplication"]
 
 EXCLUDED = "!"
+_ESCAPED = re.compile("%([0-9A-Fa-f]{2})")
+_SLASHES = re.compile("//+")
 _URL = re.compile(r"(?:unix:[^|]*\|)?[A-Za-z][A-Za-z0-9+.\-]*://[^/$\\]*")
 _REFERENCE = re.compile(r"\\(.)|\$([0-9])|([^\\$]+|\$|\\)", re.DOTALL)
 
@@ -64,6 +67,8 @@ class ProxyRule:
     websocket: bool | Tunnels = True
     #: Forward the client's spelling even where the policy re-encodes (``nocanon``); dot segments stay resolved.
     nocanon: bool = False
+    #: As ``nocanon``, but with escapes of unreserved characters decoded and slash runs merged (``mapping=encoded``).
+    encoded: bool = False
 
     @property
     def excluded(self) -> bool:
@@ -123,6 +128,8 @@ class PrefixProxy:
         self._exclusions = PrefixTable(
             (self.rules[place].prefix, place) for place in literal if self.rules[place].excluded
         )
+        # The rules never change, and clients ask for the same paths again.
+        self._find = lru_cache(maxsize=1024)(self._search)
         for doubt in self._doubts():
             warnings.warn(doubt, ConfigWarning, stacklevel=2)
 
@@ -145,7 +152,7 @@ class PrefixProxy:
         found = self._find(path)
         return None if found is None else (found.route.rule, found.consumed)
 
-    def _find(self, path: str) -> _Found | None:
+    def _search(self, path: str) -> _Found | None:
         place, consumed = self._table.match(path) or (len(self._routes), 0)
         match: re.Match[str] | None = None
         if self._patterns:
@@ -256,9 +263,8 @@ class _Forward(_Route):
         self.destination = destination
         self.options = options
         apache = forwarder.policy.spelling == "apache"
-        self.nocanon = (
-            forwarder.policy.but(spelling="client", encoded_slash="keep") if rule.nocanon and apache else None
-        )
+        raw = apache and (rule.nocanon or rule.encoded)
+        self.nocanon = forwarder.policy.but(spelling="client", encoded_slash="keep") if raw else None
         self.template = [] if pattern is None else _template(base, quoted=apache)
         self.base = quote_path(base) if apache else base
 
@@ -272,7 +278,10 @@ class _Forward(_Route):
         """Path and query as the origin is asked for them. Raises ``RequestRefused`` (403) for an unsafe query."""
         if self.nocanon:
             path = inbound(environ, self.nocanon)
-        return self.target(path, found) + query_suffix(environ.get("QUERY_STRING", ""), raw_target(environ))
+        target = self.target(path, found)
+        if self.rule.encoded:
+            target = _SLASHES.sub("/", _ESCAPED.sub(_unreserved, target))
+        return target + query_suffix(environ.get("QUERY_STRING", ""), raw_target(environ))
 
     def target(self, path: RoutePath, found: _Found) -> str:
         """The path that is asked of the origin."""
@@ -297,6 +306,12 @@ class _Forward(_Route):
         if not target.startswith("/"):
             raise RequestRefused(400, "target_without_slash")
         return target
+
+
+def _unreserved(found: re.Match[str]) -> str:
+    """RFC 3986 2.3: an escaped unreserved character is the character."""
+    char = chr(int(found[1], 16))
+    return char if char.isascii() and (char.isalnum() or char in "-._~") else found[0]
 
 
 class _Found(NamedTuple):

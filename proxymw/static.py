@@ -287,7 +287,7 @@ class StaticOrPass:
         )
         if verdict != 200:
             close_fd(fd)
-            start_response(status_line(verdict), file.bare + [("Content-Length", "0")] * (verdict == 412))
+            start_response(status_line(verdict), file.bare + self._of_412(file) * (verdict == 412))
             return []
         if not range_applies(conditions, etag=file.etag, modified=file.modified, now=now, apache=apache):
             return self._whole(environ, start_response, file, fd)
@@ -309,6 +309,11 @@ class StaticOrPass:
             start_response("200 OK", [("Allow", _APACHE_ALLOW), ("Content-Length", "0"), *self._kind_of(environ)])
             return []
         return answer(environ, start_response, 405 if method in _KNOWN else 501, allow=_APACHE_ALLOW)
+
+    def _of_412(self, file: _File) -> HeaderList:
+        """What else a 412 says: that it is empty, and in httpd of which type the file would have been."""
+        kind = [("Content-Type", file.content_type)] if self._apache and file.content_type else []
+        return [("Content-Length", "0"), *kind]
 
     def _kind_of(self, environ: WSGIEnvironment) -> HeaderList:
         """The type of what the path means, which httpd tells in its answer to OPTIONS."""

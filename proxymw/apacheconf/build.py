@@ -7,7 +7,7 @@ rewriting, ProxyPass, the manager, redirects, aliases, the document root.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from proxymw.accesslog import AccessLog
@@ -111,7 +111,7 @@ class Builder:
         parts = HostParts(self, server, _policy(server))
         app: WSGIApplication
         if server.locations:
-            app = Sections(server.locations, parts.pipeline, policy=parts.policy)
+            app = Sections(server.locations, parts.pipeline, policy=parts.front)
         else:
             app = parts.pipeline(())
         app = _error_pages(app, server.settings)
@@ -153,9 +153,13 @@ class HostParts:
     retry: RetryPolicy = RETRY
     pools: dict[str, BalancerPool] = field(init=False)
     documents: Documents = field(init=False)
+    #: What stands before the lines with mapping=, which httpd tries before it decodes the path.
+    front: Policy = field(init=False)
 
     def __post_init__(self) -> None:
         self.pools = {name: self.builder.pool(self.server, name, self.policy) for name in self.server.balancers}
+        early = any(line.mapping for line in self.server.passes)
+        self.front = self.policy.but(spelling="client", encoded_slash="keep") if early else self.policy
         self.documents = Documents(self.builder.site, self.server, self.policy)
 
     def pipeline(self, scopes: tuple[Scope, ...]) -> WSGIApplication:
@@ -167,9 +171,11 @@ class HostParts:
         app = self._handler(local, settings, scopes)
         app = self._passes(app, settings, scopes, policy)
         app = rewrite_proxy(app, local, server, settings, self, policy)
+        if self.front is not self.policy:
+            app = self._proxy(app, [line for line in server.passes if line.mapping], settings, self.front)
         if settings.request_headers:
             app = Headers(app, request=[_header_rule(line) for line in settings.request_headers])
-        app = guarded(app, settings, policy)
+        app = guarded(app, settings, policy if self.front is self.policy else self.front)
         env = [rule for line in located.env for rule in _env_rules(line)]
         if env:
             app = Variables(app, env)
@@ -187,7 +193,12 @@ class HostParts:
             return app
         from proxymw.manager import BalancerManagerApp
 
-        manager = BalancerManagerApp(self.pools.values(), policy=self.policy)
+        paths: dict[str, str] = {}
+        for line in self.server.passes:
+            name = line.target.removeprefix("balancer://").partition("/")[0].lower()
+            if name in self.pools:
+                paths.setdefault(self.pools[name].name, line.path)
+        manager = BalancerManagerApp(self.pools.values(), paths=paths, policy=self.policy)
         scope = next(scope for scope in reversed(scopes) if scope.settings.handler == "balancer-manager")
         prefix = "/" if scope.regex else scope.pattern.rstrip("/") or "/"
         return PrefixProxy(app, [ProxyRule(prefix, manager)], policy=self.policy)
@@ -218,21 +229,22 @@ class HostParts:
         self, app: WSGIApplication, settings: Settings, scopes: tuple[Scope, ...], policy: Policy
     ) -> WSGIApplication:
         """The location's own ProxyPass first, then the server's in order."""
-        context = Context(self.pools, self.server.workers, self.back(settings))
-        rules: list[ProxyRule] = []
-        lines: list[PassLine] = []
+        lines = [line for line in self.server.passes if not line.mapping]
         scope = next((scope for scope in reversed(scopes) if scope.settings.proxy_pass is not None), None)
         if scope is not None and scope.settings.proxy_pass is not None:
-            rules += rules_of(scope.settings.proxy_pass, scope.pattern, context)
-            lines += [scope.settings.proxy_pass] * len(rules)
-        for line in self.server.passes:
-            found = rules_of(line, line.path, context)
-            rules += found
-            lines += [line] * len(found)
+            lines.insert(0, replace(scope.settings.proxy_pass, path=scope.pattern))
+        return self._proxy(app, lines, settings, policy)
+
+    def _proxy(
+        self, app: WSGIApplication, lines: list[PassLine], settings: Settings, policy: Policy
+    ) -> WSGIApplication:
+        context = Context(self.pools, self.server.workers, self.back(settings))
+        made = [(line, rule) for line in lines for rule in rules_of(line, line.path, context)]
+        rules = [rule for _, rule in made]
         if not rules:
             return app
         return _caught(
-            lines,
+            [line for line, _ in made],
             lambda: PrefixProxy(
                 app,
                 rules,

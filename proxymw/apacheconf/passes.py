@@ -92,7 +92,8 @@ def _rules(line: PassLine, path: str, context: Context) -> list[ProxyRule]:
         raise ConfigError(f"the path must start with /, got {path!r}")
     options: dict[str, Any] = {
         "map_back": False,
-        "nocanon": line.nocanon or line.mapping == "encoded",
+        "nocanon": line.nocanon,
+        "encoded": bool(line.mapping),
         "reverse": context.back.reverse,
         "cookie_domains": context.back.cookie_domains,
         "cookie_paths": context.back.cookie_paths,

@@ -373,8 +373,11 @@ def inherit(main: Server, host: Server) -> Server:
     merged = Server(place=host.place)
     for item in fields(Server):
         base, own = getattr(main, item.name), getattr(host, item.name)
-        if item.name in ("addresses", "name", "port", "scheme", "aliases", "place"):
+        if item.name in ("addresses", "aliases", "place"):
             value = own
+        elif item.name in ("name", "port", "scheme"):
+            # A host without a ServerName has the main server's, whole.
+            value = own if host.name else base
         elif item.name == "settings":
             value = base.merged(own)
         elif item.name == "rewriting":

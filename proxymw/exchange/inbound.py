@@ -56,7 +56,8 @@ def public_url(environ: WSGIEnvironment, policy: Policy) -> str:
     """
     scheme = environ.get("wsgi.url_scheme", "http")
     host = policy.canonical or environ.get("HTTP_HOST") or policy.server_name or environ.get("SERVER_NAME", "")
-    return f"{scheme}://{host.lower().removesuffix(':443' if scheme == 'https' else ':80')}"
+    name, port = split_authority(host) or (host.lower(), "")
+    return f"{scheme}://{name}" if port in ("", "443" if scheme == "https" else "80") else f"{scheme}://{name}:{port}"
 
 
 def check(environ: WSGIEnvironment, policy: Policy) -> None:

@@ -13,7 +13,7 @@ from proxymw.errors import ConfigError
 from proxymw.rules.origins import Origin
 
 #: Text that may be a route: it travels in cookies and path parameters. Apache's limit is 63 characters.
-_ROUTE = re.compile(r"[!#-+\--:<-\[\]-~]{0,63}")
+_ROUTE = re.compile(r"[!-+\--:<-\[\]-~]{0,63}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,62}")
 
 
@@ -140,7 +140,7 @@ def check_lbset(value: object) -> int:
 def check_route(value: object, name: str = "route") -> str:
     if not isinstance(value, str) or not _ROUTE.fullmatch(value):
         raise ConfigError(
-            f"member {name} must be at most 63 printable characters without space, quote, comma, semicolon or "
+            f"member {name} must be at most 63 printable characters without space, comma, semicolon or "
             f"backslash, got {value!r}"
         )
     return value
@@ -308,6 +308,8 @@ class MemberView:
     failures: Mapping[str, int] = field(default_factory=dict)
     again: tuple[int, int] = (0, 0)
     transitions: tuple[int, int] = (0, 0)
+    #: Returns from error that no success has followed yet.
+    retries: int = 0
 
     @property
     def loadfactor(self) -> float:
