@@ -97,8 +97,11 @@ class _Server:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError:  # stopped, or out of files for a while
+                if self._stopping:
+                    return
+                time.sleep(0.01)
+                continue
             with self._lock:
                 if self._stopping:
                     connection.close()
