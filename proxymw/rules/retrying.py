@@ -21,18 +21,23 @@ class RetryPolicy:
     ``budget``: replays as a share of all requests, so that a failing origin is not asked twice as much; a pooled
     connection that had gone stale is free. ``idempotent_writes``: PUT and DELETE count as repeatable too.
     ``failover``: how many other members are tried when one cannot be reached at all.
+    ``statuses``: answers, such as 503, after which a repeatable request is given to one other member of a pool, within
+    the budget; the first answer stands where no other comes.
     """
 
     replays: int = 1
     budget: float = 0.2
     idempotent_writes: bool = False
     failover: int = 32
+    statuses: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("replays", "failover"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
                 raise ConfigError(f"{name} must be a number of attempts, 0 or more, got {value!r}")
+        if not all(isinstance(status, int) and 400 <= status <= 599 for status in self.statuses):
+            raise ConfigError(f"statuses must be of 400 to 599, got {self.statuses!r}")
         if not 0 <= self.budget <= 1:
             raise ConfigError(f"budget must be a share from 0 to 1, got {self.budget!r}")
 

@@ -13,8 +13,9 @@ from proxymw.balancer import BalancerPool, Health
 from proxymw.errors import ConnectionReset, ConnectRefused
 from proxymw.exchange.transport import Transport
 from proxymw.rules.members import Member
+from proxymw.rules.retrying import RetryPolicy
 from tests.client import call
-from tests.origins import READ_HEAD, READ_REQUEST, RESET, dead_port
+from tests.origins import READ_HEAD, READ_REQUEST, RESET, Answer, dead_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 
@@ -218,3 +219,27 @@ def test_the_sticky_cookie_reaches_the_client(echo, transport) -> None:
         again = call(pool, "/x", headers={"Cookie": cookie})
         assert again.json()["origin"] == first.json()["origin"]
         assert again.header("Set-Cookie") is None
+
+
+def test_a_status_may_be_made_retryable(echo, transport) -> None:
+    sick = echo("sick", answer=lambda request: Answer(status=503, body=b"busy"))
+    well = echo("well")
+    retry = RetryPolicy(statuses=frozenset({503}))
+    pool = pool_of(transport, sick.url, well.url, retry=retry)
+    assert [ask(pool)[0] for _ in range(4)] == [200] * 4
+    assert len(sick.requests) == 2
+    assert [ask(pool, "POST")[0] for _ in range(2)] == [503, 200]  # nothing that may have run is sent twice
+    assert [view.in_flight for view in pool.snapshot().members] == [0, 0]
+
+
+@pytest.mark.parametrize("other", ["busy", "gone", "none"])
+def test_a_retryable_answer_stands_where_no_better_comes(echo, transport, other) -> None:
+    busy = echo("one", answer=lambda request: Answer(status=503, body=b"first"))
+    urls = {
+        "busy": [echo("two", answer=lambda request: Answer(status=503, body=b"second")).url],
+        "gone": [f"http://127.0.0.1:{dead_port()}"],
+        "none": [],
+    }[other]
+    pool = pool_of(transport, busy.url, *urls, retry=RetryPolicy(statuses=frozenset({503})))
+    assert ask(pool) == (503, b"second" if other == "busy" else b"first")
+    assert {view.in_flight for view in pool.snapshot().members} == {0}
