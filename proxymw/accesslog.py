@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from proxymw.errors import ConfigError
 from proxymw.exchange.behind import behind
 from proxymw.rules.hosts import split_authority
-from proxymw.rules.logline import JSONFormat, LogEntry, LogFormat, log_format
+from proxymw.rules.logline import NAMED, JSONFormat, LogEntry, LogFormat, log_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +55,8 @@ class AccessLog:
         server_name: str = "",
     ) -> None:
         self.app = behind(app)
+        if isinstance(format, str) and "%" not in format and format not in (*NAMED, "json"):
+            raise ConfigError(f"format must be {', '.join(NAMED)}, json or a LogFormat string, got {format!r}")
         self.format = log_format(format) if isinstance(format, str) else format
         if not callable(getattr(self.format, "line", None)):
             raise ConfigError(f"format must be a format name or LogFormat string, got {format!r}")

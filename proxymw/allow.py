@@ -12,7 +12,7 @@ from proxymw.exchange.behind import behind
 from proxymw.exchange.events import event_line, request_values
 from proxymw.exchange.inbound import answer, inbound, refuse
 from proxymw.rules.networks import NetworkSet
-from proxymw.rules.policy import Policy
+from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -64,7 +64,7 @@ class IPAllowlist:
         self.app = behind(app)
         self.allow, self.deny = _Group(allow, "allow"), _Group(deny, "deny")
         self.order = order
-        self._policy = policy or Policy.modern()
+        self._policy = as_policy(policy)
         self._neither = order == "deny,allow" or (order is None and not self.allow and bool(self.deny))
         self._both = order == "deny,allow"
         # (an allow network matched, a deny network matched) by REMOTE_ADDR; emptied when full.

@@ -11,7 +11,7 @@ from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.behind import behind
 from proxymw.exchange.inbound import answer, inbound, public_url, refuse
 from proxymw.rules.hosts import split_authority
-from proxymw.rules.policy import Policy
+from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,7 +92,7 @@ class Redirects:
     ) -> None:
         self.app = behind(app)
         self.rules = tuple(rule if isinstance(rule, RedirectRule) else _rule(rule) for rule in rules)
-        self._policy = policy or Policy.modern()
+        self._policy = as_policy(policy)
         self._compiled = tuple((rule, re.compile(rule.path, re.DOTALL) if rule.match else None) for rule in self.rules)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -6,11 +6,12 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
-from .errors import ConfigError, RequestRefused
+from .errors import ConfigError, ConfigWarning, RequestRefused
 from .exchange.behind import behind
 from .exchange.events import log_refusal
 from .exchange.forwarder import Destination, Forwarder, ForwardOptions, SingleOrigin
@@ -18,7 +19,7 @@ from .exchange.inbound import answer, inbound, public_url, raw_target, refuse
 from .rules.decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
 from .rules.origins import Origin
 from .rules.paths import quote_path
-from .rules.policy import Policy
+from .rules.policy import Policy, as_policy
 from .rules.reversing import ReverseMap, ReverseTable
 from .rules.rewriteflags import cookie_header
 from .rules.rewriting import RewriteEngine, RewriteRule
@@ -101,7 +102,7 @@ class RewriteProxy:
     ) -> None:
         self.app = behind(app)
         self.local: WSGIApplication = self.app if local is None else local
-        self.policy = policy or Policy.modern()
+        self.policy = as_policy(policy)
         self.rules = tuple(_rule(number, given) for number, given in enumerate(_listed(rules), 1))
         self.engine = RewriteEngine(self.rules, policy=self.policy, maps=maps)
         self.files = files or file_test
@@ -126,6 +127,8 @@ class RewriteProxy:
             for number, rule in enumerate(self.rules, 1)
             if rule.kind == "proxy"
         }
+        for doubt in self._doubts():
+            warnings.warn(doubt, ConfigWarning, stacklevel=2)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -194,6 +197,21 @@ class RewriteProxy:
         if self.policy.location == "absolute":
             return public_url(environ, self.policy) + location
         return location
+
+    def _doubts(self) -> Iterator[str]:
+        """What is probably not meant."""
+        for number, rule in enumerate(self.rules, 1):
+            target, groups = rule.target if isinstance(rule.target, str) else "", rule.compiled.groups
+            if found := re.search(r"\\([0-9])", target):
+                yield f"target of rule {number} must name a group as ${found[1]}, not {found[0]}, got {target!r}"
+            missing = [digit for digit in re.findall(r"(?<!\\)\$([1-9])", target) if int(digit) > groups]
+            if missing and not rule.negated:
+                many = f"{groups} group{'s' if groups != 1 else ''}"
+                yield f"target of rule {number} names ${missing[0]}, and the pattern has {many}, got {target!r}"
+            for condition in rule.conditions:
+                if re.fullmatch(r"[A-Z][A-Z_]+", condition.test):
+                    test = condition.test
+                    yield f"a condition of rule {number} compares the word {test}: the variable is %{{{test}}}"
 
     def __repr__(self) -> str:
         return f"<RewriteProxy: {len(self.rules)} rules>"

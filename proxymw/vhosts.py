@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.inbound import NOT_FOUND, check, refuse
 from proxymw.rules.hosts import HostPattern, split_authority
-from proxymw.rules.policy import Policy
+from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,13 +46,13 @@ class VirtualHosts:
         default: WSGIApplication | None = None,
         policy: Policy | None = None,
     ) -> None:
-        if not hosts:
+        if not hosts or not hasattr(hosts, "items"):
             raise ConfigError(f"hosts must be a mapping of names to applications, got {hosts!r}")
         self.sites = tuple(_site(names, app) for names, app in hosts.items())
         self.default: WSGIApplication = self.sites[0].app if default is None else default
         if not callable(self.default):
             raise ConfigError(f"default must be a WSGI application, got {default!r}")
-        self._policy = policy or Policy.modern()
+        self._policy = as_policy(policy)
         self._exact: dict[str, tuple[Site, str]] = {}
         self._wild: list[tuple[HostPattern, Site]] = []
         for site in self.sites:

@@ -285,6 +285,8 @@ def _check_beginning(buffer: bytes) -> None:
     if len(buffer) > HEAD_MOST:
         raise ResponseTooLarge(f"a head of more than {HEAD_MOST} bytes")
     if not buffer.startswith(b"HTTP/1."[: len(buffer)]) or buffer.count(b"\n") != buffer.count(b"\r\n"):
+        if buffer.startswith(b"\x15\x03"):  # a TLS alert
+            raise ResponseMalformed("TLS is spoken there: is it https://?")
         raise ResponseMalformed("not HTTP/1, or with a bare LF")
 
 

@@ -48,6 +48,18 @@ _log: Final = logging.getLogger("proxymw.upstream")
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+_TLS_ADVICE: Final = {
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: is it http://, or another port?",
+    "RECORD_LAYER_FAILURE": "no TLS is spoken there: is it http://, or another port?",
+    "mismatch": "the certificate is for another name: say Transport(server_hostname=...)",
+    "not valid for": "the certificate is for another name: say Transport(server_hostname=...)",
+    "unable to get": "its authority is not known: say Transport(ca=...)",
+    "self-signed": "its authority is not known: say Transport(ca=...)",
+    "self signed": "its authority is not known: say Transport(ca=...)",
+    "expired": "the certificate has expired",
+}
+
+
 class Sender(Protocol):
     """What the forwarder needs of a transport. A scripted one can stand in for tests."""
 
@@ -174,6 +186,9 @@ class Transport:
         self.max_age = max_age
         self._tls = (ca, verify, certificate, key, minimum_tls)
         self._server_hostname = server_hostname
+        for name, path in (("ca", ca), ("certificate", certificate), ("key", key)):
+            if path is not None and not os.path.isfile(path):
+                raise ConfigError(f"{name} must be an existing PEM file, got {path!r}")
         if not verify:
             _log.warning("event=tls_unverified: certificates of origins are not checked")
         self._start()
@@ -255,7 +270,7 @@ class Transport:
         except TimeoutError as error:
             raise ConnectTimeout("the TLS handshake took too long") from error
         except (ssl.SSLError, ssl.CertificateError, foreign.SSLError) as error:
-            raise TLSRefused(str(error)) from error
+            raise TLSRefused(_advised(str(error))) from error
         except OSError as error:
             # The origin hung up during the handshake, or a file descriptor was missing.
             raise OutOfFiles(str(error)) if error.errno in _OUT_OF_FILES else TLSRefused(str(error)) from error
@@ -352,6 +367,14 @@ def _response(
         received=line,
         mapped=head.mapped,
     )
+
+
+def _advised(problem: str) -> str:
+    """A TLS failure with what to do about it."""
+    for sign, advice in _TLS_ADVICE.items():
+        if sign in problem:
+            return f"{advice} ({problem})"
+    return problem
 
 
 def _without_body(head: Head) -> Head:

@@ -165,6 +165,9 @@ class MediaTypes:
     ) -> None:
         merged = {key.lower(): value for key, value in table.items()}
         merged.update({key.lower(): value for key, value in (extra or {}).items()})
+        for key, value in (extra or {}).items():
+            if f".{key}" in table or (isinstance(value, str) and "/" not in value):
+                raise ConfigError(f'mimetypes must map ".ext" (or a file name) to "type/subtype", got {(key, value)!r}')
         for value in (*merged.values(), default, charset):
             if not isinstance(value, str) or not value.isascii() or not value.isprintable():
                 raise ConfigError(f"mimetypes must be printable ASCII text, got {value!r}")

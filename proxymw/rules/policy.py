@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,13 @@ class Policy:
     #: ``rfc9110`` or ``apache`` conditionals, ranges, validators and directory redirects of static files.
     static: Literal["rfc9110", "apache"] = "rfc9110"
 
+    def __post_init__(self) -> None:
+        for name, wanted in _words().items():
+            if getattr(self, name) not in wanted:
+                raise ConfigError(f"{name} must be one of {', '.join(map(repr, wanted))}, got {getattr(self, name)!r}")
+        if isinstance(self.forwarded, str):
+            raise ConfigError(f"forwarded must be a tuple of header names, got {self.forwarded!r}")
+
     @classmethod
     def modern(cls) -> Policy:
         return _MODERN
@@ -59,7 +69,27 @@ class Policy:
 
     def but(self, **changes: Any) -> Policy:
         """This policy with some fields changed."""
+        unknown = [name for name in changes if name not in {field.name for field in fields(self)}]
+        if unknown:
+            known = ", ".join(field.name for field in fields(self))
+            raise ConfigError(f"a policy has the fields {known}, got {unknown[0]!r}")
         return replace(self, **changes)
+
+
+def as_policy(policy: Policy | None) -> Policy:
+    """``policy``, or the modern one where it is None; ConfigError for anything else."""
+    if policy is None:
+        return Policy.modern()
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"policy must be Policy.modern(), Policy.apache() or one made with but(), got {policy!r}")
+    return policy
+
+
+@cache
+def _words() -> dict[str, tuple[str, ...]]:
+    """The fields that hold one of a few words."""
+    hints = get_type_hints(Policy)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 _MODERN = Policy()

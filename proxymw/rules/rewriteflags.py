@@ -58,6 +58,7 @@ _SIMPLE = {
 }
 # Accepted and without effect: there are no sub-requests, handlers or file paths here.
 _IGNORED = frozenset({"ns", "dpi", "unc", "unsafeprefixstat", "h"})
+_NAMES = sorted(name.upper() for name in (*_SIMPLE, "r", "e", "co", "n", "s", "t", "b", "bctls", "bnp", "bne"))
 
 
 def cookie_header(parts: Sequence[str], expires: Callable[[int], str]) -> tuple[str, str] | None:
@@ -147,7 +148,7 @@ class RewriteFlags:
             elif flag == "t":
                 values["content_type"] = Template.parse(value or "", name=name)
             elif flag not in _IGNORED:
-                raise ConfigError(f"{name} must be made of the flags of RewriteRule, got {written!r}")
+                raise ConfigError(f"{name} must be some of {', '.join(_NAMES)}, got {written!r}")
         return cls(**values, env=tuple(env), cookies=tuple(cookies), escape=Escape(**escape) if escape else None)
 
 

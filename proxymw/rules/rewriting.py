@@ -17,7 +17,7 @@ from .decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Sta
 from .expansion import Piece, Scope, quote_controls
 from .paths import RoutePath, path_quoter, quote_path, resolve_path
 from .patterns import SUBJECT_MOST, literal_start
-from .policy import Policy
+from .policy import Policy, as_policy
 from .rewriterule import SCHEME, RewriteRule
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RewriteEngine:
         maps: Mapping[str, Mapping[str, str] | Lookup] | None = None,
     ) -> None:
         self.rules = tuple(rules)
-        self.policy = policy or Policy.modern()
+        self.policy = as_policy(policy)
         self.maps: dict[str, Lookup] = {name: _lookup(name, given) for name, given in (maps or {}).items()}
         self.quote = path_quoter(self.policy)
         self._index = None if any(rule.options.skip for rule in self.rules) else _Index(self.rules)

@@ -545,7 +545,7 @@ def test_pools() -> None:
         ((7, "/x"), "pattern must be"),
         (("(", "/x"), "pattern must be a regular expression"),
         (("(a+)+$", "/x"), "must not repeat"),
-        (("^/", "/x", "XYZ"), "flags of '\\^/' must be made of the flags"),
+        (("^/", "/x", "XYZ"), "flags of '\\^/' must be some of B, BCTLS"),
         (("^/", "/x", "NC=1"), "must have no value"),
         (("^/", "/x", "S"), "must have a number"),
         (("^/", "/x", "R=abc"), "must name a status"),
