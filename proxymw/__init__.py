@@ -28,6 +28,7 @@ _HOMES = {
     "ProxyRule": "prefix",
     "RedirectRule": "redirects",
     "Redirects": "redirects",
+    "RetryPolicy": "rules.retrying",
     "RewriteCond": "rules.rewriting",
     "RewriteProxy": "rewrite",
     "RewriteRule": "rules.rewriting",

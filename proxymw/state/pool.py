@@ -242,6 +242,16 @@ class PoolTable:
 _named: dict[str, weakref.WeakSet[PoolTable]] = {}
 
 
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would never be free in the child."""
+    for pools in _named.values():
+        for pool in pools:
+            pool._birth = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _file_name(name: str, pool: PoolTable) -> str:
     others = _named.setdefault(name, weakref.WeakSet())
     number = len(others)

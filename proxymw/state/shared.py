@@ -104,17 +104,27 @@ class _Open:
     """A table that this process has open. Kept for life: closing a descriptor would drop the locks."""
 
     pid: int
+    name: str
     fd: int
     memory: mmap.mmap
     table: SharedTable
     #: How many pools of this process use it.
-    users: int = 1
+    users: int = 0
 
 
 _open_tables: dict[tuple[str, str], _Open] = {}
 #: Descriptors and maps of a process before its fork.
 _inherited: list[_Open] = []
 _open_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would never be free in the child."""
+    global _open_lock
+    _open_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def shared_table(path: str, name: str, members: int) -> SharedTable:
@@ -134,6 +144,7 @@ def shared_table(path: str, name: str, members: int) -> SharedTable:
         for candidate in (file, f"{file}-{name}"):
             opened = _open(os.path.abspath(candidate), name, members)
             if opened is not None:
+                opened.users += 1
                 _open_tables[(path, name)] = opened
                 return opened.table
         raise OSError(errno.EEXIST, "holds the tables of other pools", path)
@@ -160,7 +171,6 @@ def grow_table(old: SharedTable, path: str, name: str, members: int) -> SharedTa
         if kept is not None:
             _inherited.append(kept)  # leases of this process still end in it
         if opened.table.path == old.path:
-            opened.users = 0  # counted below
             _open_tables[(path, name)] = opened
         else:
             _inherited.append(opened)
@@ -172,21 +182,27 @@ def close_table(table: Table) -> None:
     if not isinstance(table, SharedTable):
         return
     with _open_lock:
-        for key, opened in list(_open_tables.items()):
-            if opened.table is table and opened.pid == os.getpid():
-                opened.users -= 1
-                if opened.users:
-                    return
-                with table.lock:
-                    table.retire(table.worker)
-                del _open_tables[key]
-                os.close(opened.fd)
+        keys = [key for key, opened in _open_tables.items() if opened.table is table and opened.pid == os.getpid()]
+        if not keys:
+            return
+        opened = _open_tables[keys[0]]
+        opened.users -= 1
+        if opened.users:
+            return
+        with table.lock:
+            table.retire(table.worker)
+        for key in keys:
+            del _open_tables[key]
+        os.close(opened.fd)
 
 
 def _open(path: str, name: str, members: int) -> _Open | None:
     """Open, check and map a file and take a place in it; None when it holds the table of another pool."""
     _safe_directory(os.path.dirname(path))
     for _ in range(8):
+        known = _known(path)
+        if known is not None:
+            return known if known.name == name else None
         fd = _open_file(path)
         if fd is None:
             continue
@@ -196,7 +212,7 @@ def _open(path: str, name: str, members: int) -> _Open | None:
             if _same_file(fd, path):
                 problem, created = _prepare(fd, name, members)
                 if not problem:
-                    return _map(fd, path, created)
+                    return _map(fd, path, name, created)
                 if problem == OTHER_POOL:
                     os.close(fd)
                     return None
@@ -206,6 +222,18 @@ def _open(path: str, name: str, members: int) -> _Open | None:
             raise
         os.close(fd)
     raise OSError(errno.EAGAIN, "changes too fast", path)
+
+
+def _known(path: str) -> _Open | None:
+    """What this process has open under that name already. A second descriptor must not: closing it drops the locks."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    for opened in _open_tables.values():
+        if opened.pid == os.getpid() and os.path.samestat(os.fstat(opened.fd), status):
+            return opened
+    return None
 
 
 def _open_file(path: str) -> int | None:
@@ -246,7 +274,7 @@ def _prepare(fd: int, name: str, members: int) -> tuple[str, bool]:
     if size == 0:
         layout = Layout(capacity_for(members), WORKERS)
         try:
-            os.posix_fallocate(fd, 0, layout.size)
+            _allocate(fd, layout.size)
             with mmap.mmap(fd, layout.size) as memory:
                 table = Table(memory, layout, threading.Lock(), 0)
                 table.format(name, _boot())
@@ -265,8 +293,19 @@ def _prepare(fd: int, name: str, members: int) -> tuple[str, bool]:
     return problem, False
 
 
-def _map(fd: int, path: str, created: bool) -> _Open:
+def _allocate(fd: int, size: int) -> None:
+    """Have the space for the whole file on the disk now."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+        return
+    for start in range(0, size, 1 << 20):
+        os.pwrite(fd, bytes(min(1 << 20, size - start)), start)
+
+
+def _map(fd: int, path: str, name: str, created: bool) -> _Open:
     """Map a checked file and take a worker's place in it. The lock of the table is held, and let go at the end."""
+    # Formatting a new file closed a descriptor of it, and with that dropped the lock.
+    fcntl.lockf(fd, fcntl.LOCK_EX, 1, _TABLE_LOCK)
     memory = mmap.mmap(fd, 0)
     words = memoryview(memory).cast("q")
     layout = Layout(words[H_CAPACITY], words[H_WORKERS])
@@ -285,7 +324,7 @@ def _map(fd: int, path: str, created: bool) -> _Open:
     table.reap()
     words[H_DIRTY] = 0
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, _TABLE_LOCK)
-    return _Open(os.getpid(), fd, memory, table)
+    return _Open(os.getpid(), name, fd, memory, table)
 
 
 def _try_lock(fd: int, byte: int) -> bool:

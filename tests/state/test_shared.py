@@ -86,6 +86,24 @@ def test_two_pools_with_one_path_do_not_mix(pools, tmp_path) -> None:
     assert (tmp_path / "t-two").exists()
 
 
+def test_two_pools_with_one_path_keep_each_its_place(pools, tmp_path) -> None:
+    """A second pool that looks at the file of the first must not drop the lock that shows the worker to be alive."""
+    one, two = pools(tmp_path / "t", name="one"), pools(tmp_path / "t", name="two")
+    held = one.lease(SEVERAL)
+    ask(two, 1)
+    again = pools(os.path.join(tmp_path, ".", "t"), name="one")
+    ask(again, 1)
+
+    def another_worker() -> int:
+        other = BalancerPool(["http://a", "http://b", "http://c"], state=tmp_path / "t", name="one")
+        ask(other, 1)
+        return 0 if other.in_flight(held.name) == 1 and other.snapshot().workers == 2 else 1
+
+    assert in_child(another_worker) == 0
+    assert one.in_flight(held.name) == again.in_flight(held.name) == 1
+    held.finish()
+
+
 def test_a_killed_worker_leaves_nothing_in_flight_and_loses_no_count(pools, tmp_path) -> None:
     pool = pools(tmp_path / "t")
     ask(pool, 3)
