@@ -12,6 +12,7 @@ from proxymw.rules.lbmethods import METHODS
 from proxymw.rules.members import (
     ASKED,
     DRAIN_BIT,
+    OUT,
     Flag,
     Member,
     as_member,
@@ -86,6 +87,7 @@ class PoolChanges(PoolViews):
         bits = _with_flags(seat.flags if state is None else with_state(seat.flags, state), flags)
         i = seat.slot
         with table.lock:
+            was_out = (seat.flags | table.found[i]) & OUT
             if bits != seat.flags:
                 table.asked_flags[i], table.mask[i] = bits, table.mask[i] | M_FLAGS
             if lbfactor is not None:
@@ -119,7 +121,9 @@ class PoolChanges(PoolViews):
             }  # fmt: skip
             was = {name: value for name, value in old.items() if name in done and value != done[name]}
             table.add_event({"event": "member_changed", "member": member_id, "by": by[:60], **done, "was": was})
-            self._moved(table)
+            self._moved(table, turn=lbfactor is not None)
+            if was_out and not (bits | table.found[i]) & OUT:
+                self._reset(table, roster)  # Apache: one that becomes usable starts level with the others
         _log.info(
             "event=member_changed pool=%s member=%s by=%s now=%s was=%s",
             self.name, safe(member_id), safe(by), safe(_plain(done)), safe(_plain(was)),
@@ -232,15 +236,17 @@ class PoolChanges(PoolViews):
                 return seat
         raise ConfigError(f"member must be one of {', '.join(s.member.id for s in roster.seats)}, got {member_id!r}")
 
-    def _moved(self, table: Table) -> None:
+    def _moved(self, table: Table, *, turn: bool = False) -> None:
         """Something was asked for: every worker reads it with its next request. Under the lock.
 
-        As in Apache the turn begins anew: the round robin counters restart at the load factors.
+        ``turn``: the round robin counters restart at the load factors, as Apache's do when one of these is set.
         """
         table.words[H_EPOCH] += 1
         table.words[H_GENERATION] += 1
-        for seat in self._build(table).seats:
-            table.lbstatus[seat.slot] = seat.member.lbfactor
+        roster = self._build(table)
+        if turn:
+            for seat in roster.seats:
+                table.lbstatus[seat.slot] = seat.member.lbfactor
 
     @staticmethod
     def _reset(table: Table, roster: Roster) -> None:

@@ -165,9 +165,11 @@ class TwoWorkers(RuleBasedStateMachine):
     def change(self, worker: int, which: int, state: str, factor: int, lbset: int) -> None:
         member = self.model.members[which % len(self.model.members)]
         self.workers[worker].change(f"http://{member.name}", state=state, loadfactor=factor, lbset=lbset)
+        was = member.state
         member.state, member.factor, member.lbset = state, factor * 100, lbset
+        back = was == "disabled" != state and member.error_at is None
         for other in self.model.members:  # the turn begins anew
-            other.status = other.factor
+            other.status = 0 if back else other.factor
 
     @rule(worker=st.integers(0, 1))
     def reload(self, worker: int) -> None:

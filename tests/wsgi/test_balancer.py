@@ -471,11 +471,21 @@ def test_changes_take_effect_and_are_told() -> None:
     assert (event["event"], event["by"], event["loadfactor"]) == ("member_changed", "anna", 5)
 
 
-def test_a_change_begins_the_turn_anew() -> None:
+def test_a_load_factor_begins_the_turn_anew() -> None:
     cluster = Cluster()
     cluster.ask(1)
     cluster.pool.change("http://c", flags={"ignore_errors": True})
-    assert [view.load for view in cluster.pool.snapshot().members] == [100, 100, 100]
+    assert [view.load for view in cluster.pool.snapshot().members] == [-200, 100, 100]
+    cluster.pool.change("http://c", loadfactor=2)
+    assert [view.load for view in cluster.pool.snapshot().members] == [100, 100, 200]
+
+
+def test_a_member_that_comes_back_starts_level_with_the_others() -> None:
+    cluster = Cluster()
+    cluster.pool.change("http://c", state="disabled")
+    cluster.ask(1)
+    cluster.pool.change("http://c", state="ready")
+    assert [view.load for view in cluster.pool.snapshot().members] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
