@@ -184,7 +184,10 @@ class FallbackLease:
 
 
 class BalancerPool(PoolChanges):
-    """Members that share the requests made to one name; a WSGI application and the target of proxy rules.
+    """Members that share the requests made to one name; a WSGI application and the target of proxy rules. When all of
+    them are in error, and so with a single one, all are forced back at once and tried, as in Apache; with
+    ``forcerecovery=False`` the answer is 503 with Retry-After until one may be tried again, and with ``fallback=`` that
+    application's. What active checks (``probe``) found is believed in any case.
 
     ``members`` are URLs, WSGI applications or Member objects. Options, with Apache's word where it differs:
 
@@ -206,8 +209,6 @@ class BalancerPool(PoolChanges):
       ``limit``; more get 503.
     - ``fallback``: a WSGI application that answers when no member is usable.
     - ``persist``: a file in which changes made while running outlive the server.
-
-    With all members down the answer is 503 with Retry-After, or the fallback.
     """
 
     def __init__(

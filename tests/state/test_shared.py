@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from proxymw.balancer import BalancerPool
-from proxymw.errors import ConnectRefused
+from proxymw.errors import ConnectRefused, NoMember
 from proxymw.rules.members import Member
 from proxymw.state import shared
 from proxymw.state.table import H_DIRTY, H_VERSION
@@ -102,6 +102,24 @@ def test_two_pools_with_one_path_keep_each_its_place(pools, tmp_path) -> None:
     assert in_child(another_worker) == 0
     assert one.in_flight(held.name) == again.in_flight(held.name) == 1
     held.finish()
+
+
+def test_a_limit_counts_the_requests_of_all_workers(pools, tmp_path) -> None:
+    members = [Member("http://a", limit=2)]
+    pool = pools(tmp_path / "t", members)
+    held = [pool.lease(SEVERAL)]
+
+    def another_worker() -> int:
+        other = BalancerPool(members, state=tmp_path / "t")
+        other.lease(SEVERAL)
+        try:
+            other.lease(SEVERAL)
+        except NoMember:
+            return 0
+        return 1
+
+    assert in_child(another_worker) == 0
+    held[0].finish(status=200)
 
 
 def test_a_killed_worker_leaves_nothing_in_flight_and_loses_no_count(pools, tmp_path) -> None:
