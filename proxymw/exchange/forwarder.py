@@ -20,7 +20,7 @@ from proxymw.errors import (
     UpstreamError,
 )
 from proxymw.exchange.applications import call_app
-from proxymw.exchange.clientside import client_watch
+from proxymw.exchange.clientside import client_watch, show_cut
 from proxymw.exchange.events import event_line, request_values
 from proxymw.exchange.inbound import ALLOW, answer, check, public_url, refuse
 from proxymw.exchange.limits import Limits
@@ -265,6 +265,8 @@ class Forwarder:
                 if kept is not None:
                     _finish(*kept)
                 lease.finish(ClientAborted("given up"), seconds=time.monotonic() - began)
+                if kept is not None:
+                    _finish(*kept)
                 raise
             else:
                 _note(environ, lease, len(tried) + 1, began)
@@ -411,6 +413,7 @@ class _Body:
             self._error = error
             _log_cut(self._environ, self._response, error)
             self.close()
+            show_cut(self._environ)
             # Servers take this for a lost peer: they drop the client's connection, without a traceback in their log.
             raise ConnectionResetError(errno.ECONNRESET, f"the response was cut: {error}") from error
 
