@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import socket
 import ssl
+import struct
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -85,6 +87,15 @@ def has_ended(sock: Any) -> bool:
         return False
     except OSError as error:
         return error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+
+
+def show_cut(environ: WSGIEnvironment) -> None:
+    """Let the client see that its response was cut, where only a reset can tell: HTTP/1.0 ends bodies by closing."""
+    sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if sock is not None and environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()  # not left to the server, which would end it in good order first
 
 
 def early_bytes(environ: WSGIEnvironment, *, take: bool) -> bytes:

@@ -254,3 +254,22 @@ def test_the_clocks_of_a_rule(front: Callable[..., Front], scripted: Callable[..
         assert least <= took < least + 1, target
         if status == 200:
             assert len(reply.partition(b"\r\n\r\n")[2]) < 50, "a cut must look cut"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+    ],
+)
+def test_a_cut_is_a_reset_to_a_client_that_knows_no_other_sign(
+    stream_front: Front, answer: bytes, scripted: Callable[..., ScriptedOrigin]
+) -> None:
+    # An HTTP/1.0 body ends where the connection closes: closed in good order, a cut one looked whole.
+    origin = scripted([READ_HEAD, answer, 0.2])
+    with asked(stream_front, origin, "1.0") as sock:
+        received = upto(sock, b"hello")
+        assert b" 200 " in received
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
