@@ -199,9 +199,7 @@ class BalancerPool(PoolChanges):
     - ``sticky`` (stickysession): ``"JSESSIONID|jsessionid"``, a StickyRoute, or True or a StickyCookie for a cookie of
       our own; ``nofailover``: a session whose member is gone gets 503 instead of another member.
     - ``attempts`` (maxattempts): how many more members are tried after one that cannot be reached; default: all others.
-    - ``timeout``: seconds to wait for a usable member. ``forcerecovery``: when all members are in error at once, all
-      are
-      taken back at once. With one member this means that an error never keeps requests from being tried.
+    - ``timeout``: seconds to wait for a usable member. ``forcerecovery``: take all back when all are in error.
     - ``failonstatus``: statuses that put a member in error; ``failontimeout``: a timeout does.
     - ``health``: a Health for ejection instead of ``retry``; ``probe``: a Probe for active checks.
     - ``threads``: how many requests of one process may be in this pool at once; more get 503 with Retry-After.
