@@ -534,6 +534,15 @@ def _why_not(rule: ProxyRule, path: str) -> str:
     return "no match"
 
 
+@_explains("apacheconf.perdirectory.PathInfo")
+def _path_info(walk: _Walk, app: Any) -> Any:
+    path = inbound(walk.environ, app._policy).path
+    name = app.file_in(path)
+    walk.add("PathInfo", f"{path[len(name) :]} goes with the file {name}" if name != path else "no file in the path")
+    walk.environ = {**walk.environ, "PATH_INFO": name}
+    return app.app
+
+
 @_explains("rewrite.RewriteProxy")
 def _rewrite(walk: _Walk, app: RewriteProxy) -> Any:
     trace: list[RewriteStep] = []

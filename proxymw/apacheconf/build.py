@@ -160,7 +160,7 @@ class HostParts:
         self.pools = {name: self.builder.pool(self.server, name, self.policy) for name in self.server.balancers}
         early = any(line.mapping for line in self.server.passes)
         self.front = self.policy.but(spelling="client", encoded_slash="keep") if early else self.policy
-        self.documents = Documents(self.builder.site, self.server, self.policy)
+        self.documents = Documents(self.builder.site, self.server, self.policy, self)
 
     def pipeline(self, scopes: tuple[Scope, ...]) -> WSGIApplication:
         server = self.server
@@ -357,7 +357,7 @@ def _logs(server: Server, app: WSGIApplication, path: Callable[[str, Place], str
 
 
 def _format(server: Server, line: LogLine) -> Any:
-    text = server.formats.get(line.format, line.format) or server.default_format or "%h %l %u %t \"%r\" %>s %b"
+    text = server.formats.get(line.format, line.format) or server.default_format or '%h %l %u %t "%r" %>s %b'
     try:
         return LogFormat(text, name="format")
     except ConfigError as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxymw.apacheconf.guards import guarded
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
+from proxymw.apacheconf.perdirectory import PathInfo
+from proxymw.apacheconf.rewriting import directory_rewrite
 from proxymw.apacheconf.sections import Sections
 from proxymw.apacheconf.site import Scope, Settings, merge_all
 from proxymw.errors import ConfigError, RequestRefused
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from proxymw.apacheconf.build import HostParts
     from proxymw.apacheconf.site import Server, Site
     from proxymw.rules.policy import Policy
 
@@ -78,6 +81,7 @@ class Documents:
     site: Site
     server: Server
     policy: Policy
+    parts: HostParts
 
     def application(self, location: Settings) -> WSGIApplication:
         """Aliases before the document root, under the settings that the request's locations have."""
@@ -125,11 +129,13 @@ class Documents:
 
     def _static(self, prefix: str, root: str, place: Place, found: Settings, location: Settings) -> WSGIApplication:
         settings = found.merged(location)
-        app: WSGIApplication
         try:
-            app = StaticOrPass(None, root, prefix=prefix, **self._options(settings))
+            files = StaticOrPass(None, root, prefix=prefix, **self._options(settings))
         except ConfigError as error:
             raise ConfFileError(place, "DocumentRoot", str(error)) from None
+        app = self._rewritten(files, prefix, root, found, location)
+        if app is files and settings.accept_path_info:
+            app = PathInfo(files, policy=self.policy)
         # Who may: a Location's word replaces that of a Directory; it stands at the front of everything.
         inner = replace(
             settings,
@@ -137,6 +143,21 @@ class Documents:
             require=None if location.require is not None else settings.require,
         )
         return guarded(app, inner, self.policy)
+
+    def _rewritten(
+        self, files: StaticOrPass, prefix: str, root: str, found: Settings, location: Settings
+    ) -> WSGIApplication:
+        """Behind the rules of the location, else of the innermost directory that has any."""
+        if location.rewriting is not None:
+            settings = self.server.settings.merged(location)
+            return directory_rewrite(files, settings, self.parts, strip="", lead=root.rstrip("/"), folder=root)
+        if found.rewriting is None:
+            return files
+        scopes = [s for s in self.server.directories if s.settings.rewriting is found.rewriting]
+        folder = os.path.abspath(as_path(scopes[0].pattern)) if scopes and not scopes[0].regex else root
+        below = folder[len(root.rstrip("/")) :] if _within(folder, root) else ""
+        strip = prefix.rstrip("/") + below.rstrip("/") + "/"
+        return directory_rewrite(files, found, self.parts, strip=strip, lead="", folder=folder)
 
     def _options(self, settings: Settings) -> dict[str, Any]:
         return {

@@ -120,9 +120,7 @@ def _clocks(line: PassLine, context: Context) -> dict[str, float]:
     return clocks
 
 
-def _pool_rules(
-    line: PassLine, path: str, name: str, context: Context, options: dict[str, Any]
-) -> list[ProxyRule]:
+def _pool_rules(line: PassLine, path: str, name: str, context: Context, options: dict[str, Any]) -> list[ProxyRule]:
     pool = context.pools.get(name)
     if pool is None:
         if line.regex:

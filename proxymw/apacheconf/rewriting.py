@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import random
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxymw.apacheconf.expressions import compile_expression
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
+from proxymw.apacheconf.perdirectory import DirectoryRewrite
 from proxymw.apacheconf.site import CondLine, Warned
-from proxymw.errors import ConfigError
+from proxymw.errors import ConfigError, ConfigWarning
 from proxymw.rewrite import RewriteProxy
 from proxymw.rules.origins import Origin
 from proxymw.rules.rewriting import INTERNAL_MAPS, RewriteCond, RewriteRule
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from proxymw.apacheconf.build import HostParts
     from proxymw.apacheconf.site import RuleLine, Server, Settings
     from proxymw.rules.policy import Policy
+    from proxymw.static import StaticOrPass
 
     Lookup = Callable[[str], str | None]
 
@@ -39,28 +42,64 @@ def rewrite_proxy(
 ) -> WSGIApplication:
     """``app`` behind the server's rewrite rules; ``local`` answers for a path that was rewritten without [PT]."""
     lines = server.rewriting.rules
-    if not server.rewriting.engine or not lines:
+    if not lines:
         return app
-    maps = maps_of(server, parts)
+    return _made(
+        lines,
+        settings,
+        parts,
+        policy,
+        # What is switched off is checked all the same.
+        lambda rules, options: RewriteProxy(app, rules, local=local, **options) if server.rewriting.engine else app,
+    )
+
+
+def directory_rewrite(
+    files: StaticOrPass, settings: Settings, parts: HostParts, *, strip: str, lead: str, folder: str
+) -> WSGIApplication:
+    """``files`` behind the rewrite rules of a section."""
+    rewriting = settings.rewriting
+    if rewriting is None or not rewriting.engine or not rewriting.rules:
+        return files
+    lines = rewriting.rules if lead else [relocated(line, folder) for line in rewriting.rules]
+    return _made(
+        lines,
+        settings,
+        parts,
+        parts.policy,
+        lambda rules, options: DirectoryRewrite(files, rules, strip=strip, lead=lead, **options),
+    )
+
+
+def _made(
+    lines: list[RuleLine],
+    settings: Settings,
+    parts: HostParts,
+    policy: Policy,
+    make: Callable[[list[RewriteRule], dict[str, Any]], WSGIApplication],
+) -> WSGIApplication:
+    """What rules of any section need, and their errors at the lines that they came from."""
+    server = parts.server
+    maps = maps_of(server, parts, lines)
     made = [(line, rule) for line in lines for rule in rules_of(line, server, maps, parts)]
     back = parts.back(settings)
+    options: dict[str, Any] = {
+        "document_root": _root(server, parts),
+        "server_name": server.name or None,
+        "maps": maps,
+        "balancers": parts.pools.values(),
+        "reverse": back.reverse,
+        "cookie_domains": back.cookie_domains,
+        "cookie_paths": back.cookie_paths,
+        "policy": policy,
+        "preserve_host": bool(settings.preserve_host),
+        "retry": parts.retry,
+        **parts.clocks(),
+    }
     try:
-        return RewriteProxy(
-            app,
-            [rule for _, rule in made],
-            document_root=_root(server, parts),
-            server_name=server.name or None,
-            maps=maps,
-            balancers=parts.pools.values(),
-            local=local,
-            reverse=back.reverse,
-            cookie_domains=back.cookie_domains,
-            cookie_paths=back.cookie_paths,
-            policy=policy,
-            preserve_host=bool(settings.preserve_host),
-            retry=parts.retry,
-            **parts.clocks(),  # type: ignore[arg-type]
-        )
+        # What Apache takes without a word it takes here too.
+        with warnings.catch_warnings(action="ignore", category=ConfigWarning):
+            return make([rule for _, rule in made], options)
     except ConfigError as error:
         number = re.search(r"\brule (\d+)", str(error))
         line = made[int(number[1]) - 1][0] if number else lines[0]
@@ -200,7 +239,7 @@ def _condition(cond: CondLine) -> RewriteCond:
 # -- maps ----------------------------------------------------------------------------------------------------------
 
 
-def maps_of(server: Server, parts: HostParts) -> dict[str, Any]:
+def maps_of(server: Server, parts: HostParts, lines: list[RuleLine]) -> dict[str, Any]:
     """The server's maps by name; one that rules speak of and nobody made gives nothing for every key."""
     maps: dict[str, Any] = {}
     for name, (source, place) in server.maps.items():
@@ -210,7 +249,7 @@ def maps_of(server: Server, parts: HostParts) -> dict[str, Any]:
         else:
             table = read_map(parts.builder.path(rest, place), rest, place)
             maps[name] = table if kind == "txt" else _random(table)
-    for line in server.rewriting.rules:
+    for line in lines:
         for text in (line.target, *(cond.test for cond in line.conditions)):
             for name in _MAP_USED.findall(text):
                 maps.setdefault(name, {})

@@ -400,9 +400,7 @@ def _inherited_rules(base: Rewriting, own: Rewriting) -> Rewriting:
     """Rules are inherited only where RewriteOptions says so."""
     if "inherit" in own.options:
         rules = [*own.rules, *base.rules]
-    elif "inheritbefore" in own.options or (
-        "inheritdownbefore" in base.options and "ignoreinherit" not in own.options
-    ):
+    elif "inheritbefore" in own.options or ("inheritdownbefore" in base.options and "ignoreinherit" not in own.options):
         rules = [*base.rules, *own.rules]
     elif "inheritdown" in base.options and "ignoreinherit" not in own.options:
         rules = [*own.rules, *base.rules]
