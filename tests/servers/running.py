@@ -61,7 +61,7 @@ def _granian(port: int, home: Path) -> list[str]:
 
 
 def _uwsgi(port: int, home: Path) -> list[str]:
-    args = ["--http11-socket", f"127.0.0.1:{port}", "--master", "--enable-threads", "--threads", "8"]
+    args = ["--http-socket", f"127.0.0.1:{port}", "--master", "--enable-threads", "--threads", "8"]
     return [_program("uwsgi"), *args, "--die-on-term", "--need-app", "--disable-logging", "--module", "served:app"]
 
 

@@ -39,7 +39,8 @@ DIFFERENCES: dict[str, dict[str, str]] = {
     "uwsgi": {
         "early_hints": _NO_HINTS,
         "websockets": _NO_SOCKET,
-        "pipelined": "answers the first of two requests sent in one go",
+        "keep_alive": _CLOSES,
+        "pipelined": _CLOSES,
         "expect_continue": "sends no 100: a client that waits for it goes on after its own timeout",
         "body_in_chunks": "gives applications no chunked body: 411",
         "forwarded": "takes the scheme from the client's X-Forwarded-Proto: have a front server set it",
@@ -413,6 +414,7 @@ def websockets(ask: Asker) -> None:
     handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     with ask.open(ask.scripted([READ_HEAD, switch, 0.2]), head=handshake) as sock:
         received = b""
+        sock.settimeout(1)
         with contextlib.suppress(TimeoutError):
             while part := sock.recv(65536):
                 received += part
