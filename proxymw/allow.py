@@ -12,10 +12,12 @@ from proxymw.exchange.behind import behind
 from proxymw.exchange.events import event_line, request_values
 from proxymw.exchange.inbound import answer, inbound, refuse
 from proxymw.rules.networks import NetworkSet
+from proxymw.rules.options import listed
 from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 
 _log = logging.getLogger("proxymw")
 
@@ -121,10 +123,10 @@ class _Group:
 
     def __init__(self, entries: Entry | Iterable[Entry], name: str) -> None:
         one = isinstance(entries, (str, NetworkSet, IPv4Address, IPv6Address, IPv4Network, IPv6Network))
-        listed: list[Any] = [entries] if one or callable(entries) else list(entries)  # type: ignore[arg-type]
-        self.sets = [entry for entry in listed if isinstance(entry, NetworkSet)]
-        self.predicates = [entry for entry in listed if callable(entry) and not isinstance(entry, NetworkSet)]
-        plain = [entry for entry in listed if not isinstance(entry, NetworkSet) and not callable(entry)]
+        given: list[Any] = [entries] if one or callable(entries) else listed(name, entries, "addresses and networks")
+        self.sets = [entry for entry in given if isinstance(entry, NetworkSet)]
+        self.predicates = [entry for entry in given if callable(entry) and not isinstance(entry, NetworkSet)]
+        plain = [entry for entry in given if not isinstance(entry, NetworkSet) and not callable(entry)]
         if plain:
             self.sets.insert(0, NetworkSet(plain, name=name))
 

@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from proxymw.errors import (
@@ -38,14 +39,8 @@ from proxymw.rules.health import (
     revive,
 )
 from proxymw.rules.lbmethods import charge, electable
-from proxymw.rules.members import (
-    DRAIN_BIT,
-    OUT,
-    Flag,
-    Member,
-    check_count,
-    check_seconds,
-)
+from proxymw.rules.members import DRAIN_BIT, OUT, Flag, Member
+from proxymw.rules.options import application, check_count, check_seconds, flag, instance
 from proxymw.rules.policy import Policy
 from proxymw.rules.sticky import StickyCookie, StickyRoute, as_sticky, cookie_value
 from proxymw.state.changes import PoolChanges
@@ -62,6 +57,7 @@ from proxymw.state.table import (
 from proxymw.state.views import retry_in
 
 if TYPE_CHECKING:
+    from proxymw.prefix import PrefixProxy
     from proxymw.prober import Prober
     from proxymw.rules.headers import HeaderList
     from proxymw.rules.origins import Origin
@@ -239,12 +235,12 @@ class BalancerPool(PoolChanges):
         settings = Settings(
             method,
             as_sticky(sticky),
-            bool(nofailover),
+            flag("nofailover", nofailover),
             check_count("attempts", attempts),
             check_seconds("timeout", timeout, optional=False) or 0.0,
         )
-        self.health = _instance("health", health, Health)
-        self.probe = _instance("probe", probe, Probe)
+        self.health = instance("health", health, Health)
+        self.probe = instance("probe", probe, Probe)
         super().__init__(
             members,
             name=name,
@@ -255,19 +251,16 @@ class BalancerPool(PoolChanges):
             clock=clock,
         )
         self._key = _key_reader(hash_by)
-        self._forcerecovery = bool(forcerecovery)
+        self._forcerecovery = flag("forcerecovery", forcerecovery)
         self.failonstatus = _statuses(failonstatus)
-        self._failontimeout = bool(failontimeout)
+        self._failontimeout = flag("failontimeout", failontimeout)
         self._threads = check_count("threads", threads, least=1)
         self._queue = check_count("queue", queue, optional=False) or 0
         self._queue_timeout = check_seconds("queue_timeout", queue_timeout, optional=False) or 0.0
-        if fallback is not None and not callable(fallback):
-            raise ConfigError(f"fallback must be a WSGI application, got {fallback!r}")
-        self._fallback = fallback
-        self.policy = policy if policy is not None else Policy.modern()
+        self._fallback = None if fallback is None else application(fallback, "fallback")
+        self.policy = policy or Policy.modern()
         self._transport = transport
         self._retry = retry
-        self._forwarder: Any = None
         #: Origin and limits of each slot.
         self._reached: dict[int, tuple[Origin | None, Limits | None]] = {}
         self._prober: Prober | None = None
@@ -664,26 +657,15 @@ class BalancerPool(PoolChanges):
     # -- the application -------------------------------------------------------------------------------------
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Forward to a member, the path as it is below SCRIPT_NAME."""
-        from proxymw.errors import RequestRefused
-        from proxymw.exchange.inbound import inbound, refuse
+        """Forward to a member, the path as it is below SCRIPT_NAME: ``ProxyPass / balancer://name/``."""
+        return self.front(environ, start_response)
 
-        try:
-            path = inbound(environ, self.policy)
-        except RequestRefused as error:
-            return refuse(environ, start_response, error)
-        query = environ.get("QUERY_STRING", "")
-        target = f"{path.raw}?{query}" if query else path.raw
-        return self.forwarder(environ, start_response, self, target)  # type: ignore[no-any-return]
+    @cached_property
+    def front(self) -> PrefixProxy:
+        """What the pool answers with when it is called itself."""
+        from proxymw.prefix import PrefixProxy
 
-    @property
-    def forwarder(self) -> Any:
-        """The Forwarder with which the pool answers when it is called itself."""
-        if self._forwarder is None:
-            from proxymw.exchange.forwarder import Forwarder
-
-            self._forwarder = Forwarder(transport=self._transport, policy=self.policy, retry=self._retry)
-        return self._forwarder
+        return PrefixProxy(None, [("/", self)], transport=self._transport, policy=self.policy, retry=self._retry)
 
     def __repr__(self) -> str:
         try:
@@ -740,12 +722,6 @@ def _statuses(values: object) -> frozenset[int]:
         if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
             raise ConfigError(f"failonstatus must be statuses from 100 to 599, got {status!r}")
     return statuses
-
-
-def _instance(name: str, value: Any, kind: type[Any]) -> Any:
-    if value is not None and not isinstance(value, kind):
-        raise ConfigError(f"{name} must be a {kind.__name__}, got {value!r}")
-    return value
 
 
 def _key_reader(hash_by: object) -> Callable[[Mapping[str, Any]], str]:

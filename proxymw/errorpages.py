@@ -10,6 +10,7 @@ from proxymw.errors import ConfigError
 from proxymw.exchange.behind import behind
 from proxymw.exchange.inbound import answer
 from proxymw.rules.headers import status_line
+from proxymw.rules.options import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,7 +50,7 @@ class ErrorPages:
         *,
         override: bool | Iterable[int] = False,
     ) -> None:
-        for status, page in pages.items():
+        for status, page in mapping("pages", pages, "statuses to pages").items():
             if not isinstance(status, int) or not 400 <= status <= 599:
                 raise ConfigError(f"pages must be by status of 400 to 599, got {status!r}")
             if not isinstance(page, str) or not page:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from proxymw.errors import ConfigError
 from proxymw.exchange.behind import behind
 from proxymw.rules.headeredit import Pairs, edited
+from proxymw.rules.options import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -88,8 +89,8 @@ class Headers:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = behind(app)
-        self.response = tuple(_rule(rule, "response") for rule in response)
-        self.request = tuple(_rule(rule, "request") for rule in request)
+        self.response = tuple(_rule(rule, "response") for rule in listed("response", response, "HeaderRule values"))
+        self.request = tuple(_rule(rule, "request") for rule in listed("request", request, "HeaderRule values"))
         self._clock = clock
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -11,6 +11,7 @@ from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.behind import behind
 from proxymw.exchange.inbound import answer, inbound, public_url, refuse
 from proxymw.rules.hosts import split_authority
+from proxymw.rules.options import listed
 from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Redirects:
         policy: Policy | None = None,
     ) -> None:
         self.app = behind(app)
-        self.rules = tuple(rule if isinstance(rule, RedirectRule) else _rule(rule) for rule in rules)
+        given = listed("rules", rules, "(path, target) tuples")
+        self.rules = tuple(rule if isinstance(rule, RedirectRule) else _rule(rule) for rule in given)
         self._policy = as_policy(policy)
         self._compiled = tuple((rule, re.compile(rule.path, re.DOTALL) if rule.match else None) for rule in self.rules)
 

@@ -17,6 +17,7 @@ from .exchange.events import log_refusal
 from .exchange.forwarder import Destination, Forwarder, ForwardOptions, SingleOrigin
 from .exchange.inbound import answer, inbound, public_url, raw_target, refuse
 from .rules.decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
+from .rules.options import application, instance, listed, text_pairs
 from .rules.origins import Origin
 from .rules.paths import quote_path
 from .rules.policy import Policy, as_policy
@@ -101,19 +102,19 @@ class RewriteProxy:
         websocket: bool | Tunnels = True,
     ) -> None:
         self.app = behind(app)
-        self.local: WSGIApplication = self.app if local is None else local
+        self.local: WSGIApplication = self.app if local is None else application(local, "local")
         self.policy = as_policy(policy)
         self.rules = tuple(_rule(number, given) for number, given in enumerate(_listed(rules), 1))
         self.engine = RewriteEngine(self.rules, policy=self.policy, maps=maps)
         self.files = files or file_test
         self.document_root = "" if document_root is None else _document_root(document_root)
-        self.server_name = server_name
+        self.server_name = instance("server_name", server_name, str)
         self.forwarder = Forwarder(transport=transport, policy=self.policy, retry=retry, max_body=max_body)
         self.options = ForwardOptions(
             preserve_host=preserve_host,
             host=host,
             reverse=ReverseMap(
-                None, "", _reverse_table(reverse, self.rules, self.policy), tuple(cookie_domains), tuple(cookie_paths)
+                None, "", _reverse_table(reverse, self.rules, self.policy), cookie_domains, cookie_paths
             ),
             connect=connect,
             first_byte=first_byte,
@@ -121,7 +122,7 @@ class RewriteProxy:
             total=total,
             websocket=websocket,
         )
-        self._pools = {pool.name.lower(): pool for pool in balancers}
+        self._pools = {pool.name.lower(): pool for pool in _pools(balancers)}
         self._destinations = {
             id(rule): self._destination(number, rule)
             for number, rule in enumerate(self.rules, 1)
@@ -310,7 +311,8 @@ def file_test(kind: str, path: str) -> bool:
 
 def _document_root(given: str | os.PathLike[str]) -> str:
     """As it was written, so that a final slash stays; only a relative one is made absolute."""
-    text = os.fspath(given)
+    if not isinstance(given, str | os.PathLike) or not isinstance(text := os.fspath(given), str):
+        raise ConfigError(f"document_root must be a path, got {given!r}")
     return _latin(text if os.path.isabs(text) else os.path.abspath(text))
 
 
@@ -318,6 +320,14 @@ def _listed(rules: Any) -> list[Any]:
     if isinstance(rules, str | bytes | dict | RewriteRule) or not isinstance(rules, Iterable):
         raise ConfigError(f"rules must be a list of (pattern, target) pairs, got {rules!r}")
     return list(rules)
+
+
+def _pools(balancers: Any) -> list[Any]:
+    given = listed("balancers", balancers, "BalancerPool objects")
+    for pool in given:
+        if not hasattr(pool, "lease"):
+            raise ConfigError(f"balancers must be a list of BalancerPool objects, got {pool!r}")
+    return given
 
 
 def _rule(number: int, given: Any) -> RewriteRule:
@@ -334,7 +344,7 @@ def _rule(number: int, given: Any) -> RewriteRule:
 def _reverse_table(given: Sequence[tuple[str, str]], rules: tuple[RewriteRule, ...], policy: Policy) -> ReverseTable:
     """The written pairs and, in the modern dialect, those that plain rules stand for."""
     found = [] if policy.location == "absolute" else [pair for rule in rules if (pair := rule.public_pair())]
-    return ReverseTable((*given, *found))
+    return ReverseTable((*text_pairs("reverse", given, "(public prefix, real URL) pairs"), *found))
 
 
 def _set_env(environ: WSGIEnvironment, decision: Decision) -> None:

@@ -11,6 +11,8 @@ from typing import Final
 from .errors import ConfigError
 from .rules.headers import HeaderList, is_token, is_value
 from .rules.mediatypes import MediaTypes
+from .rules.options import check_count, listed, mapping, text_pairs
+from .rules.ranges import Limits
 
 PathTest = Callable[[str], bool]
 
@@ -28,11 +30,19 @@ ESCAPES: Final = {
 }
 
 
+def root_option(root: object) -> str:
+    """An existing folder as an absolute path. An empty text would be the folder in which the server was started."""
+    if not isinstance(root, str | bytes | os.PathLike) or not root or not os.path.isdir(root):
+        shown = os.fspath(root) if isinstance(root, os.PathLike) else root
+        raise ConfigError(f"root must be an existing folder, got {shown!r}: create it, or correct the path")
+    return os.path.abspath(os.fsdecode(root))
+
+
 def file_names_option(index: Iterable[str]) -> tuple[str, ...]:
-    names = (index,) if isinstance(index, str) else tuple(index)
-    if isinstance(index, str) or not all(isinstance(name, str) and name and "/" not in name for name in names):
+    names = listed("index", index, 'file names such as ("index.html",)', "tuple")
+    if not all(isinstance(name, str) and name and "/" not in name for name in names):
         raise ConfigError(f'index must be a tuple of file names such as ("index.html",), got {index!r}')
-    return names
+    return tuple(names)
 
 
 def url_prefix_option(prefix: str) -> str:
@@ -46,14 +56,17 @@ def media_types_option(given: Mapping[str, str] | MediaTypes | None, charset: st
         if charset is not None:
             raise ConfigError("charset must be given to the MediaTypes, when mimetypes is one")
         return given
+    given = mapping("mimetypes", given, "extensions to media types")
+    if charset is not None and not isinstance(charset, str):
+        raise ConfigError(f"charset must be the name of one, or empty, got {charset!r}")
     if apache:
         return MediaTypes(given, default="", charset=charset or "", every_extension=True)
     return MediaTypes(given, charset="utf-8" if charset is None else charset)
 
 
 def etag_parts_option(etag: Iterable[str]) -> tuple[str, ...]:
-    wanted = set(etag)
-    if isinstance(etag, str) or not wanted <= {"inode", "mtime", "size"}:
+    wanted = listed("etag", etag, '"inode", "mtime", "size"')
+    if not all(part in ("inode", "mtime", "size") for part in wanted):
         raise ConfigError(f'etag must be some of "inode", "mtime", "size", got {etag!r}')
     return tuple(part for part in ("inode", "size", "mtime") if part in wanted)
 
@@ -61,10 +74,16 @@ def etag_parts_option(etag: Iterable[str]) -> tuple[str, ...]:
 def codings_option(precompressed: bool | Iterable[str]) -> tuple[str, ...]:
     if isinstance(precompressed, bool):
         return tuple(SUFFIXES) if precompressed else ()
-    codings = tuple(precompressed)
-    if isinstance(precompressed, str) or not set(codings) <= set(SUFFIXES):
+    codings = listed("precompressed", precompressed, '"br", "zstd", "gzip"')
+    if not all(coding in tuple(SUFFIXES) for coding in codings):
         raise ConfigError(f'precompressed must be True or some of "br", "zstd", "gzip", got {precompressed!r}')
-    return codings
+    return tuple(codings)
+
+
+def range_limits_option(ranges: Limits) -> Limits:
+    if not isinstance(ranges, Limits) or not all(type(number) is int and number >= 0 for number in ranges):
+        raise ConfigError(f"ranges must be Limits of whole numbers, got {ranges!r}")
+    return ranges
 
 
 def _globs(globs: Iterable[str]) -> PathTest:
@@ -78,8 +97,7 @@ def cache_rules_option(
     max_age: int | None,
 ) -> Callable[[str], str | None]:
     """One function from a path below the root to its Cache-Control, or None."""
-    if max_age is not None and (not isinstance(max_age, int) or max_age < 0):
-        raise ConfigError(f"max_age must be a number of seconds, got {max_age!r}")
+    check_count("max_age", max_age)
     otherwise = None if max_age is None else f"max-age={max_age}, public"
     lasting: PathTest
     if immutable is True:
@@ -91,15 +109,17 @@ def cache_rules_option(
         lasting = lambda path: search(path) is not None  # noqa: E731
     elif callable(immutable):
         lasting = immutable
-    elif isinstance(immutable, str):
-        raise ConfigError(f"immutable must be True, globs, a compiled pattern or a function, got {immutable!r}")
     else:
-        lasting = _globs(immutable)
+        globs = listed("immutable", immutable, "globs (or True, a compiled pattern, a function)")
+        if not all(isinstance(glob, str) for glob in globs):
+            raise ConfigError(f"immutable must be a list of globs, got {immutable!r}")
+        lasting = _globs(globs)
     by_path: Callable[[str], str | None]
     if callable(cache_control):
         by_path = cache_control
     else:
-        rules = [(_globs([glob]), value) for glob, value in cache_control]
+        written = text_pairs("cache_control", cache_control, "(glob, value) pairs")
+        rules = [(_globs([glob]), value) for glob, value in written]
         by_path = lambda path: next((value for test, value in rules if test(path)), None)  # noqa: E731
         for _, value in rules:
             _check_header("Cache-Control", value)
@@ -120,15 +140,15 @@ def extra_headers_option(
     if callable(headers):
         function = headers
         return lambda path: _checked(function(path))
-    pairs = _checked(headers)
-    return lambda path: pairs
+    fixed = _checked(headers)
+    return lambda path: fixed
 
 
 def _checked(headers: Iterable[tuple[str, str]]) -> HeaderList:
-    pairs = list(headers)
-    for name, value in pairs:
+    checked = list(text_pairs("headers", headers, "(name, value) pairs"))
+    for name, value in checked:
         _check_header(name, value)
-    return pairs
+    return checked
 
 
 def _check_header(name: str, value: str) -> None:

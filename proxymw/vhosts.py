@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.inbound import NOT_FOUND, check, refuse
 from proxymw.rules.hosts import HostPattern, split_authority
+from proxymw.rules.options import application
 from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -46,12 +48,10 @@ class VirtualHosts:
         default: WSGIApplication | None = None,
         policy: Policy | None = None,
     ) -> None:
-        if not hosts or not hasattr(hosts, "items"):
+        if not isinstance(hosts, Mapping) or not hosts:
             raise ConfigError(f"hosts must be a mapping of names to applications, got {hosts!r}")
         self.sites = tuple(_site(names, app) for names, app in hosts.items())
-        self.default: WSGIApplication = self.sites[0].app if default is None else default
-        if not callable(self.default):
-            raise ConfigError(f"default must be a WSGI application, got {default!r}")
+        self.default: WSGIApplication = self.sites[0].app if default is None else application(default, "default")
         self._policy = as_policy(policy)
         self._exact: dict[str, tuple[Site, str]] = {}
         self._wild: list[tuple[HostPattern, Site]] = []
@@ -108,9 +108,8 @@ class VirtualHosts:
 
 
 def _site(names: str | tuple[str, ...], app: WSGIApplication | None) -> Site:
-    listed = (names,) if isinstance(names, str) else tuple(names)
-    if not listed:
+    listed = (names,) if isinstance(names, str) else names
+    if not isinstance(listed, tuple | frozenset) or not listed:
         raise ConfigError(f"names must be a host name or a tuple of them, got {names!r}")
-    if app is not None and not callable(app):
-        raise ConfigError(f"application of {listed[0]} must be a WSGI application, got {app!r}")
-    return Site(tuple(HostPattern(name) for name in listed), NOT_FOUND if app is None else app)
+    patterns = tuple(HostPattern(name) for name in listed)
+    return Site(patterns, NOT_FOUND if app is None else application(app, f"application of {patterns[0].text}"))

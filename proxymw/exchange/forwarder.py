@@ -28,6 +28,7 @@ from proxymw.exchange.request import Request, RequestWriter
 from proxymw.exchange.transport import Sender, default_transport
 from proxymw.exchange.tunnel import NotSwitched, Switched, Tunnel, Tunnels
 from proxymw.rules.headers import HeaderList, status_line
+from proxymw.rules.options import check_count, flag, instance
 from proxymw.rules.policy import Policy
 from proxymw.rules.retrying import RetryBudget, RetryPolicy
 
@@ -139,6 +140,7 @@ class ForwardOptions:
     def __post_init__(self) -> None:
         if self.host is not None and (not isinstance(self.host, str) or not _is_authority(self.host)):
             raise ConfigError(f"host must be a host name with or without a port, got {self.host!r}")
+        flag("preserve_host", self.preserve_host)
         clocks = (self.connect, self.first_byte, self.between_bytes, self.total)
         object.__setattr__(self, "limits", Limits(*clocks) if any(c is not None for c in clocks) else None)
         if not isinstance(self.websocket, (bool, Tunnels)):
@@ -178,9 +180,12 @@ class Forwarder:
         early_hints: bool = True,
         client_pause: float | None = 10.0,
     ) -> None:
+        if transport is not None and not callable(getattr(transport, "send", None)):
+            raise ConfigError(f"transport must be a Transport, got {transport!r}")
+        check_count("max_body", max_body)
         self._given_transport = transport
         self.policy = policy or Policy.modern()
-        self.retry = retry or RetryPolicy()
+        self.retry = instance("retry", retry, RetryPolicy) or RetryPolicy()
         self.early_hints = early_hints
         self._budget = RetryBudget(self.retry.budget)
         self._writer = RequestWriter(self.policy, max_body=max_body, client_pause=client_pause)

@@ -36,7 +36,7 @@ class Limits:
                 continue
             if isinstance(value, bool) or not isinstance(value, int if field.name == "max" else (int, float)):
                 raise ConfigError(f"{field.name} must be a number, got {value!r}")
-            if value < 0 or (value == 0 and field.name not in ("acquire", "ttl")):
+            if not 0 <= value < float("inf") or (value == 0 and field.name not in ("acquire", "ttl")):
                 raise ConfigError(f"{field.name} must be more than 0, got {value!r}")
 
     def over(self, other: Limits | None) -> Limits:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from proxymw.errors import ConfigError
-from proxymw.rules.members import Column, Flag, check_count, check_seconds
+from proxymw.rules.members import Column, Flag
+from proxymw.rules.options import check_count, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

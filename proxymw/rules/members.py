@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from enum import IntFlag
 from typing import Any, Protocol
 
 from proxymw.errors import ConfigError
+from proxymw.rules.options import check_count, check_seconds
 from proxymw.rules.origins import Origin
 
 #: Text that may be a route: it travels in cookies and path parameters. Apache's limit is 63 characters.
@@ -84,14 +84,18 @@ STATES = {
     "standby": int(Flag.STANDBY),
     "spare": int(Flag.SPARE),
 }
+_STATUS_WORDS = {**STATES, "ignore_errors": int(Flag.IGNORE_ERRORS), "stopped": int(Flag.STOPPED)}
 _STATE_BITS = int(Flag.DRAIN | Flag.DISABLED | Flag.STANDBY | Flag.SPARE)
 
 
 def parse_status(text: str, flags: int = 0) -> int:
     """The bits of Apache's ``status=`` text, applied to ``flags``.
 
-    ``+`` and ``-`` switch the mode for all following letters (``S-E`` sets S, clears E); letters ignore case.
+    ``+`` and ``-`` switch the mode for all following letters (``S-E`` sets S, clears E); letters ignore case. A whole
+    word, such as ``disabled``, ``drain`` or ``ignore_errors``, is understood too.
     """
+    if text.lower() in _STATUS_WORDS:
+        return int(flags | _STATUS_WORDS[text.lower()])
     adding = True
     for letter in text.upper():
         if letter in "+-":
@@ -99,8 +103,20 @@ def parse_status(text: str, flags: int = 0) -> int:
         elif letter in _LETTERS:
             flags = flags | _LETTERS[letter] if adding else flags & ~_LETTERS[letter]
         elif letter not in _IDLE_LETTERS:
-            raise ConfigError(f"member status must be made of the letters D S I R H E N with + or -, got {text!r}")
+            words = ", ".join(_STATUS_WORDS)
+            raise ConfigError(
+                f"member status must be made of the letters D S I R H E N with + or -, or one of {words}, got {text!r}"
+            )
     return int(flags)
+
+
+def _asked(status: object) -> int:
+    """The asked bits of a member's ``status``, text or Flag."""
+    if isinstance(status, str):
+        return parse_status(status)
+    if isinstance(status, bool) or not isinstance(status, int) or status < 0:
+        raise ConfigError(f"member status must be text such as 'drain' or '+D', got {status!r}")
+    return status & ASKED
 
 
 def status_words(flags: int) -> str:
@@ -153,24 +169,6 @@ def check_pool_name(value: object) -> str:
     return value.lower()
 
 
-def check_seconds(name: str, value: object, *, least: float = 0.0, optional: bool = True) -> float | None:
-    """A time in seconds, or None where ``optional``; ConfigError below ``least`` or when it is not a number."""
-    if value is None and optional:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
-        raise ConfigError(f"{name} must be a number of seconds of at least {least:g}, got {value!r}")
-    return float(value)
-
-
-def check_count(name: str, value: object, *, least: int = 0, optional: bool = True) -> int | None:
-    """A whole number, or None where ``optional``; ConfigError below ``least``."""
-    if value is None and optional:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Member:
     """One origin, or WSGI application, of a pool (``BalancerMember``) with the parameters of its directive.
@@ -186,6 +184,7 @@ class Member:
     lbset: int = 0
     route: str = ""
     redirect: str = ""
+    #: Apache's letters (``"+D"``), or a word: ready, drain, disabled, standby, spare, ignore_errors, stopped.
     status: str | int = ""
     retry: float = 60.0
     timeout: float | None = None
@@ -223,7 +222,7 @@ class Member:
         if self.name and not _NAME.fullmatch(self.name):
             raise ConfigError(f"member name must be a short word of letters, digits and -._~, got {self.name!r}")
         put(self, "lbfactor", check_loadfactor(self.loadfactor))
-        put(self, "flags", parse_status(self.status) if isinstance(self.status, str) else int(self.status) & ASKED)
+        put(self, "flags", _asked(self.status))
         check_lbset(self.lbset)
         check_route(self.route)
         check_route(self.redirect, "redirect")

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING
 
 from proxymw.errors import ConfigError
+from proxymw.rules.options import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +65,10 @@ class NetworkSet:
     ) -> None:
         if isinstance(rules, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
             rules = (rules,)
+        rules = listed(name, rules, "addresses and networks")
+        for rule in rules:
+            if not isinstance(rule, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
+                raise ConfigError(f"{name} must be IP addresses or networks, got {rule!r}")
         by_mask: dict[tuple[int, int], set[int]] = {}
         self.texts = tuple(str(rule) for rule in rules)
         self.everyone = self.unix = False

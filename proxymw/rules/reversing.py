@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from .options import text_pairs
 from .paths import quote_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from .headers import HeaderList
     from .origins import Origin
@@ -35,7 +36,7 @@ class ReverseTable:
     __slots__ = ("_by_authority", "_by_path", "pairs")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self.pairs = tuple(pairs)
+        self.pairs = text_pairs("reverse", pairs, "(public prefix, real URL) pairs")
         self._by_authority: dict[Authority, list[tuple[str, str]]] = {}
         self._by_path: list[tuple[str, str]] = []
         for public, real in self.pairs:
@@ -78,13 +79,16 @@ class ReverseMap:
     prefix: str | None = "/"
     base: str = "/"
     extra: ReverseTable | tuple[tuple[str, str], ...] = ()
-    cookie_domains: tuple[tuple[str, str], ...] = ()
-    cookie_paths: tuple[tuple[str, str], ...] = ()
+    cookie_domains: Sequence[tuple[str, str]] = ()
+    cookie_paths: Sequence[tuple[str, str]] = ()
     _table: ReverseTable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         table = self.extra if isinstance(self.extra, ReverseTable) else ReverseTable(self.extra)
         object.__setattr__(self, "_table", table)
+        for name in ("cookie_domains", "cookie_paths"):
+            given = text_pairs(name, getattr(self, name), "(internal, public) pairs")
+            object.__setattr__(self, name, given)
 
     def apply(
         self, headers: HeaderList, *, origin: Origin, script_name: str, public: str, policy: Policy

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import ConfigError
 from .conditions import RewriteCond, check_conditions
 from .expansion import Template
+from .options import listed
 from .origins import Origin
 from .patterns import compile_pattern, group_starts_with_slash
 from .rewriteflags import RewriteFlags
@@ -60,10 +61,11 @@ class RewriteRule:
         self._set("options", options)
         self._set("negated", pattern != self.pattern)
         self._set("compiled", compile_pattern(pattern, nocase=options.nocase, backtracking=self.backtracking))
-        if isinstance(self.conditions, RewriteCond) or not all(isinstance(c, RewriteCond) for c in self.conditions):
+        conditions = tuple(listed("conditions", self.conditions, "RewriteCond"))
+        if not all(isinstance(condition, RewriteCond) for condition in conditions):
             raise ConfigError(f"conditions must be a list of RewriteCond, got {self.conditions!r}")
-        self._set("conditions", tuple(self.conditions))
-        check_conditions(tuple(self.conditions), f"conditions of {self.pattern!r}")
+        self._set("conditions", conditions)
+        check_conditions(conditions, f"conditions of {self.pattern!r}")
         self._set_target()
 
     def match(self, path: str) -> re.Match[str] | None:

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .conditions import RewriteCond
 from .decisions import UNCHANGED, Decision, Local, NoMatch, Proxy, Redirect, Status, Step
 from .expansion import Piece, Scope, quote_controls
+from .options import mapping
 from .paths import RoutePath, path_quoter, quote_path, resolve_path
 from .patterns import SUBJECT_MOST, literal_start
 from .policy import Policy, as_policy
@@ -54,7 +55,8 @@ class RewriteEngine:
     ) -> None:
         self.rules = tuple(rules)
         self.policy = as_policy(policy)
-        self.maps: dict[str, Lookup] = {name: _lookup(name, given) for name, given in (maps or {}).items()}
+        given_maps = mapping("maps", maps, "names to maps")
+        self.maps: dict[str, Lookup] = {name: _lookup(name, given) for name, given in given_maps.items()}
         self.quote = path_quoter(self.policy)
         self._index = None if any(rule.options.skip for rule in self.rules) else _Index(self.rules)
 

@@ -17,13 +17,12 @@ from proxymw.rules.members import (
     Member,
     as_member,
     asked_state,
-    check_count,
     check_lbset,
     check_loadfactor,
     check_route,
-    check_seconds,
     with_state,
 )
+from proxymw.rules.options import check_count, check_seconds
 from proxymw.rules.sticky import as_sticky
 from proxymw.state import persist
 from proxymw.state.pool import safe

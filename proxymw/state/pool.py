@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from proxymw.errors import ConfigError
 from proxymw.rules.health import SECOND
 from proxymw.rules.lbmethods import Hash, as_method
-from proxymw.rules.members import Member, as_members, check_count, check_pool_name, check_seconds
+from proxymw.rules.members import Member, as_members, check_pool_name
+from proxymw.rules.options import check_count, check_seconds
 from proxymw.rules.sticky import StickyCookie, StickyRoute, as_sticky
 from proxymw.state import persist
 from proxymw.state.local import local_table
