@@ -212,6 +212,13 @@ class HostParts:
                 raise ConfFileError(line.place, "Redirect", str(error)) from None
         return Redirects(app, rules, policy=self.policy) if rules else app
 
+    def _tunnels(self) -> frozenset[str]:
+        return frozenset(
+            name
+            for name, balancer in self.server.balancers.items()
+            if any(key == "upgrade" for member in balancer.members for key, _ in member.parameters)
+        )
+
     def back(self, settings: Settings) -> Back:
         """What holds for every answer of a proxied request under these settings."""
         return Back(
@@ -238,7 +245,7 @@ class HostParts:
     def _proxy(
         self, app: WSGIApplication, lines: list[PassLine], settings: Settings, policy: Policy
     ) -> WSGIApplication:
-        context = Context(self.pools, self.server.workers, self.back(settings))
+        context = Context(self.pools, self.server.workers, self.back(settings), self._tunnels())
         made = [(line, rule) for line in lines for rule in rules_of(line, line.path, context)]
         rules = [rule for _, rule in made]
         if not rules:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxymw.apacheconf.guards import guarded
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
-from proxymw.apacheconf.perdirectory import PathInfo
+from proxymw.apacheconf.perdirectory import BodyLimit, PathInfo
 from proxymw.apacheconf.rewriting import directory_rewrite
 from proxymw.apacheconf.sections import Sections
 from proxymw.apacheconf.site import Scope, Settings, merge_all
@@ -136,6 +136,8 @@ class Documents:
         app = self._rewritten(files, prefix, root, found, location)
         if app is files and settings.accept_path_info:
             app = PathInfo(files, policy=self.policy)
+        if settings.body_limit:
+            app = BodyLimit(app, settings.body_limit)
         # Who may: a Location's word replaces that of a Directory; it stands at the front of everything.
         inner = replace(
             settings,

@@ -56,6 +56,8 @@ class Context:
     pools: Mapping[str, BalancerPool] = field(default_factory=dict)
     workers: Mapping[str, list[tuple[str, str, Any]]] = field(default_factory=dict)
     back: Back = field(default_factory=Back)
+    #: Names of balancers with a member that has upgrade=.
+    tunnels: frozenset[str] = frozenset()
 
 
 def reverse_pairs(lines: list[Pair], pools: Mapping[str, BalancerPool]) -> tuple[tuple[str, str], ...]:
@@ -90,15 +92,17 @@ def _rules(line: PassLine, path: str, context: Context) -> list[ProxyRule]:
         return [ProxyRule(path, "!", regex=line.regex)]
     if not line.regex and not path.startswith("/"):
         raise ConfigError(f"the path must start with /, got {path!r}")
+    name = balancer_name(line.target)
     options: dict[str, Any] = {
         "map_back": False,
         "nocanon": line.nocanon,
         "encoded": bool(line.mapping),
+        # httpd opens a tunnel only where upgrade= says so.
+        "websocket": "upgrade" in dict(line.parameters) or name in context.tunnels or line.target.startswith("ws"),
         "reverse": context.back.reverse,
         "cookie_domains": context.back.cookie_domains,
         "cookie_paths": context.back.cookie_paths,
     }
-    name = balancer_name(line.target)
     if name is not None:
         return _pool_rules(line, path, name, context, options)
     options |= _clocks(line, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proxymw.errors import RequestRefused
-from proxymw.exchange.inbound import inbound, public_url, refuse
+from proxymw.exchange.inbound import answer, inbound, public_url, refuse
 from proxymw.rewrite import RewriteProxy, _Variables
 from proxymw.rules.decisions import UNCHANGED, Decision, Local, Step
 from proxymw.rules.paths import RoutePath
@@ -13,7 +13,7 @@ from proxymw.rules.paths import RoutePath
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from proxymw.rules.policy import Policy
     from proxymw.static import StaticOrPass
@@ -61,6 +61,22 @@ class DirectoryRewrite(RewriteProxy):
         elif decision.rule is not None and not str(decision.rule.target).startswith("/"):
             path = self.strip.rstrip("/") + path
         return replace(decision, path=RoutePath(path))
+
+
+class BodyLimit:
+    """LimitRequestBody, which is about what is answered here: 413 for a longer body. Proxied ones are not limited."""
+
+    def __init__(self, app: WSGIApplication, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        length = environ.get("CONTENT_LENGTH") or "0"
+        if length.isdigit() and int(length) > self.limit:
+            return answer(environ, start_response, 413)
+        return self.app(environ, start_response)
+
+    def __repr__(self) -> str:
+        return f"<BodyLimit {self.limit} -> {self.app!r}>"
 
 
 class PathInfo:

@@ -94,6 +94,7 @@ def _made(
         "policy": policy,
         "preserve_host": bool(settings.preserve_host),
         "retry": parts.retry,
+        "websocket": False,
         **parts.clocks(),
     }
     try:

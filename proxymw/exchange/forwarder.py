@@ -372,7 +372,7 @@ class Forwarder:
             headers = [*headers, *lease.set_headers]
         if self.policy.via_back and self._writer.forwarding.via in ("on", "full"):
             version = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
-            headers = [*headers, ("Via", self._writer.forwarding.via_field(version))]
+            headers = [*headers, ("Via", self._writer.forwarding.via_field(version, host=environ.get("HTTP_HOST", "")))]
         return headers
 
     def _fail(self, environ: WSGIEnvironment, start_response: StartResponse, error: UpstreamError) -> list[bytes]:

@@ -133,9 +133,11 @@ def _check_target(target: str, host: str | None, environ: WSGIEnvironment, polic
     if target == "*" and environ["REQUEST_METHOD"] == "OPTIONS":
         raise RequestRefused(204, "options_of_server", (("Allow", ALLOW),))
     if policy.absolute_form == "wins" and (match := _ANY_TARGET(target)):
-        if match["scheme"].lower() == "http" and match["authority"]:
-            _check_host(match["authority"], environ)
-            environ["HTTP_HOST"] = match["authority"]
+        if match["scheme"].lower() == "http":
+            environ.pop("HTTP_HOST", None)
+            if match["authority"]:
+                _check_host(match["authority"], environ)
+                environ["HTTP_HOST"] = match["authority"]
         return
     match = _TARGET(target)
     if match is None:

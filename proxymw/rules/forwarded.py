@@ -42,6 +42,7 @@ _KNOWN: Final = {
     "x-forwarded-server": "X-Forwarded-Server",
     "forwarded": "Forwarded",
 }
+_PORT: Final = re.compile(r":([0-9]+)\Z").search
 _PLAIN_NODE: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 
 
@@ -102,15 +103,22 @@ class Forwarding:
         fields = [(name, values.get(name) or self._unnamed(name, address, host, scheme)) for name in self.names]
         if self.append and sent:
             fields = [(name, _after(sent.get(name, ""), value)) for name, value in fields]
-        fields.append(("Via", self.via_field(version, via)))
+        fields.append(("Via", self.via_field(version, via, host)))
         lines = [f"\r\n{name}: {value}" for name, value in fields if value]
         return "".join(lines), len(lines)
 
-    def via_field(self, version: str, before: str = "") -> str:
-        """Via with ourselves at its end, for a message received as HTTP/``version``; empty where none is sent."""
+    def via_field(self, version: str, before: str = "", host: str = "") -> str:
+        """Via with ourselves at its end, for a message received as HTTP/``version``; empty where none is sent.
+
+        ``host`` is the request's Host, whose port Apache takes for its own.
+        """
         if self.via == "block" or self.via == "off":
             return ""
-        return _after(before, f"{version} {self.pseudonym}{self._comment}")
+        return _after(before, f"{version} {self.pseudonym}{self._port(host)}{self._comment}")
+
+    def _port(self, host: str) -> str:
+        found = _PORT(host) if self.append else None
+        return f":{found[1]}" if found and found[1] not in ("80", "443") else ""
 
     def loops(self, via: str) -> bool:
         """Whether a Via field shows that the message has been here twice or more. Only a name of our own counts."""
