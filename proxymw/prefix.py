@@ -10,13 +10,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 from .errors import ConfigError, ConfigWarning, RequestRefused
+from .exchange.behind import behind
 from .exchange.forwarder import Destination, Forwarder, ForwardOptions, SingleOrigin
-from .exchange.inbound import NOT_FOUND, inbound, raw_target, refuse
+from .exchange.inbound import inbound, raw_target, refuse
 from .rules.matchers import PrefixTable
 from .rules.origins import Origin
 from .rules.paths import RoutePath, lax_readings, query_suffix, quote_path
 from .rules.patterns import SUBJECT_MOST, compile_pattern, group_starts_with_slash
-from .rules.policy import Policy
+from .rules.policy import Policy, as_policy
 from .rules.reversing import ReverseMap, ReverseTable
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class PrefixProxy:
         max_body: int | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
-        self.policy = policy or Policy.modern()
+        self.app = behind(app)
+        self.policy = as_policy(policy)
         self.rules = tuple(_rule(number, given) for number, given in enumerate(_listed(rules), 1))
         self.forwarder = Forwarder(transport=transport, policy=self.policy, retry=retry, max_body=max_body)
         defaults = ForwardOptions(

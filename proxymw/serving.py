@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from proxymw.apacheconf import load
 from proxymw.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from _typeshed.wsgi import WSGIApplication
 
@@ -84,8 +86,26 @@ class Service(BaseApplication):  # type: ignore[misc]
         return True
 
     def run(self) -> None:
+        _check_free(self.cfg.address)
         try:
             _Master(self).run()
         except RuntimeError as error:
             print(f"proxymw: {error}", file=sys.stderr, flush=True)
             sys.exit(1)
+
+
+def _check_free(addresses: Iterable[Any]) -> None:
+    """ConfigError where somebody listens at an address already; gunicorn would try for five seconds first."""
+    if "GUNICORN_PID" in os.environ or "LISTEN_PID" in os.environ:
+        return  # the sockets were handed to us, open
+    for address in addresses:
+        if not isinstance(address, tuple):
+            continue
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(address)
+            except OSError as error:
+                where = f"{address[0]}:{address[1]}"
+                raise ConfigError(f"{where} cannot be used: {error.strerror}; choose another with --bind") from None

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from . import staticoptions as options
 from .errors import ConfigError, RequestRefused
-from .exchange.inbound import NOT_FOUND, answer, inbound, public_url, refuse
+from .exchange.behind import behind
+from .exchange.inbound import answer, inbound, public_url, refuse
 from .filebody import CHUNK, FileParts, FileSlice, close_fd
 from .files import FileTree, Symlinks, status_of
 from .rules.conditional import Preconditions, evaluate, http_date, range_applies
 from .rules.encodings import preferred
 from .rules.headers import HeaderList, header_value, status_line
-from .rules.policy import Policy
+from .rules.policy import Policy, as_policy
 from .rules.ranges import DEFAULT_LIMITS, Limits, Span, part_heads, select
 from .staticoptions import ESCAPES, SUFFIXES, PathTest
 
@@ -110,10 +111,12 @@ class StaticOrPass:
         memory: int = 16 * 1024 * 1024,
         policy: Policy | None = None,
     ) -> None:
-        self.policy = policy or Policy.modern()
+        self.policy = as_policy(policy)
         self._apache = self.policy.static == "apache"
         self._alone = app is None
-        self.app: WSGIApplication = NOT_FOUND if app is None else app
+        self.app = behind(app)
+        if not isinstance(root, str | os.PathLike):
+            raise ConfigError(f"root, the second argument, must be a folder, got {root!r}")
         self.root = os.path.abspath(root)
         if not os.path.isdir(self.root):
             raise ConfigError(

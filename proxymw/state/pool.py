@@ -82,6 +82,8 @@ class PoolTable:
         self._state = _path("state", state, ", a redis:// URL or None")
         self._persist = _path("persist", persist, "")
         self._redis = self._state if is_redis(self._state) else None
+        if self._redis is None and (self._state or "").lower().startswith(("redis", "http:", "unix:")):
+            raise ConfigError(f"state must be a path, or a URL such as redis://127.0.0.1:6379/0, got {state!r}")
         if self._redis is not None:
             check_redis(self._redis)
             self._state = None  # each host has a table of its own
