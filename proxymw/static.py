@@ -11,7 +11,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Final, Literal
 
 from . import staticoptions as options
-from .errors import ConfigError, RequestRefused
+from .errors import RequestRefused
 from .exchange.behind import behind
 from .exchange.inbound import answer, inbound, public_url, refuse
 from .filebody import CHUNK, FileParts, FileSlice, close_fd
@@ -19,6 +19,7 @@ from .files import FileTree, Symlinks, status_of
 from .rules.conditional import Preconditions, evaluate, http_date, range_applies
 from .rules.encodings import preferred
 from .rules.headers import HeaderList, header_value, status_line
+from .rules.options import check_count, flag
 from .rules.policy import Policy, as_policy
 from .rules.ranges import DEFAULT_LIMITS, Limits, Span, part_heads, select
 from .staticoptions import ESCAPES, SUFFIXES, PathTest
@@ -115,22 +116,16 @@ class StaticOrPass:
         self._apache = self.policy.static == "apache"
         self._alone = app is None
         self.app = behind(app)
-        if not isinstance(root, str | os.PathLike):
-            raise ConfigError(f"root, the second argument, must be a folder, got {root!r}")
-        self.root = os.path.abspath(root)
-        if not os.path.isdir(self.root):
-            raise ConfigError(
-                f"root must be an existing folder, got {os.fspath(root)!r}: create it, or correct the path"
-            )
+        self.root = options.root_option(root)
         self.index = options.file_names_option(index)
         self.prefix = options.url_prefix_option(prefix)
-        self._slash_redirect = slash_redirect
+        self._slash_redirect = flag("slash_redirect", slash_redirect)
         if dotfiles is None:
             dotfiles = self._apache
         self._tree = FileTree(self.root, symlinks=symlinks, dotfiles=dotfiles, aliases=self._apache)
         self._types = options.media_types_option(mimetypes, charset, self._apache)
         self._etag = options.etag_parts_option(etag)
-        self._limits = ranges
+        self._limits = options.range_limits_option(ranges)
         self._codings = options.codings_option(precompressed)
         self._cache_rules = options.cache_rules_option(cache_control, immutable, max_age)
         self._extra = options.extra_headers_option(headers)
@@ -314,8 +309,8 @@ class StaticOrPass:
         return answer(environ, start_response, 405 if method in _KNOWN else 501, allow=_APACHE_ALLOW)
 
     def _of_412(self, file: _File) -> HeaderList:
-        """What else a 412 says: that it is empty, and in httpd of which type the file would have been."""
-        kind = [("Content-Type", file.content_type)] if self._apache and file.content_type else []
+        """What else a 412 says: that it is empty, and of which type the file would have been (as httpd does)."""
+        kind = [("Content-Type", file.content_type)] if file.content_type else []
         return [("Content-Length", "0"), *kind]
 
     def _kind_of(self, environ: WSGIEnvironment) -> HeaderList:
@@ -448,10 +443,8 @@ class _Shelf:
     """Descriptions of files, the small ones with their bodies; bounded, the oldest goes first."""
 
     def __init__(self, memory: int) -> None:
-        if not isinstance(memory, int) or memory < 0:
-            raise ConfigError(f"memory must be a number of bytes, got {memory!r}")
         self.files: dict[str | tuple[str, str], _File] = {}
-        self._memory = memory
+        self._memory = check_count("memory", memory, optional=False) or 0
         self._used = 0
         self._lock = threading.Lock()
 
