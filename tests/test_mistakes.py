@@ -123,8 +123,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an unknown status": (
         lambda: Member(APP, status="sleeping"),
-        "member status must be made of the letters D S I R H E N with + or -, or one of ready, drain, disabled, standby, "
-        "spare, ignore_errors, stopped, got 'sleeping'",
+        "member status must be made of the letters D S I R H E N with + or -, or one of ready, drain, disabled, "
+        "standby, spare, ignore_errors, stopped, got 'sleeping'",
     ),
     "a URL of Redis with a slash too few": (
         lambda: BalancerPool([APP], state="redis:/127.0.0.1"),
