@@ -57,12 +57,11 @@ class IPAllowlist:
         app: WSGIApplication | None,
         allow: Entry | Iterable[Entry] = (),
         deny: Entry | Iterable[Entry] = (),
+        order: Order | str | None = None,
         *,
-        order: Order | None = None,
         policy: Policy | None = None,
     ) -> None:
-        if order is not None and order not in get_args(Order):
-            raise ConfigError(f"order must be one of {', '.join(map(repr, get_args(Order)))}, got {order!r}")
+        order = _order(order)
         self.app = behind(app)
         self.allow, self.deny = _Group(allow, "allow"), _Group(deny, "deny")
         self.order = order
@@ -108,6 +107,16 @@ class IPAllowlist:
     def __repr__(self) -> str:
         order = f" order={self.order}" if self.order else ""
         return f"<IPAllowlist allow {self.allow} deny {self.deny}{order} -> {self.app!r}>"
+
+
+def _order(given: Any) -> Order | None:
+    """As the Order directive may be written: ``Deny,Allow``."""
+    if given is None:
+        return None
+    for order in get_args(Order):
+        if isinstance(given, str) and given.lower() == order:
+            return order  # type: ignore[no-any-return]
+    raise ConfigError(f"order must be one of {', '.join(map(repr, get_args(Order)))}, got {given!r}")
 
 
 def _has_address(address: str) -> bool:

@@ -43,9 +43,9 @@ class ClientAddress:
         self,
         app: WSGIApplication | None,
         trusted: str | Iterable[str] | NetworkSet = (),
+        header: str = "X-Forwarded-For",
         *,
         internal: str | Iterable[str] | NetworkSet = (),
-        header: str = "X-Forwarded-For",
         proto: str | None = None,
     ) -> None:
         self.app = behind(app)

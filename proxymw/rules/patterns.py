@@ -26,6 +26,7 @@ _POSIX = {
     "word": r"\w",
     "xdigit": "0-9A-Fa-f",
 }
+_WHOLE_PATH = re.compile(r"\^\(\.[*+]\)\$?")
 _CLASS_NAME = re.compile(r"\[:(\^?)([a-z]+):\]")
 # What PCRE has and re does not, or means differently.
 _FOREIGN_ESCAPE = frozenset("CEGKNPQRXcegpo")
@@ -77,7 +78,9 @@ def literal_start(text: str) -> tuple[str, bool]:
 
 
 def group_starts_with_slash(text: str, number: int) -> bool:
-    """Whether group ``number`` of the pattern, if it takes part, always begins with ``/``."""
+    """Whether group ``number`` of the pattern, if it takes part, always begins with ``/``, as every path does."""
+    if number < 2 and _WHOLE_PATH.fullmatch(text):
+        return True
     if number == 0:
         return text.startswith(("^/", "/")) and "|" not in text
     seen = 0

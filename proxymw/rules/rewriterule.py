@@ -122,8 +122,9 @@ class RewriteRule:
         if rest[:1] in ("$", "%", "\\"):
             reference = _REFERENCE.match(rest)
             if reference is None or not group_starts_with_slash(self.pattern, int(reference[1])) or end == scheme.end():
+                fix = f"; add a slash: {text[:end] + '/' + rest!r}" if end > scheme.end() else ""
                 raise ConfigError(
-                    f"target must have a literal host and a slash before anything of the request, got {text!r}"
+                    f"target must have a literal host and a slash before anything of the request, got {text!r}{fix}"
                 )
         if name == "balancer":
             pool = text[scheme.end() : end].lower()

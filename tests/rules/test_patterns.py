@@ -93,6 +93,11 @@ def test_the_literal_start_of_a_pattern(pattern: str, literal: str, anchored: bo
 def test_groups_that_begin_with_a_slash() -> None:
     assert group_starts_with_slash(r"^(/.*\.gif)$", 1)
     assert group_starts_with_slash(r"^(?:x)([(]\()(/b)", 2)
+    # The whole path: RewriteRule ^(.*)$ http://host$1 is what half of the world writes.
+    assert group_starts_with_slash("^(.*)$", 1)
+    assert group_starts_with_slash("^(.+)", 0)
+    assert not group_starts_with_slash("^(.*?)", 1)
+    assert not group_starts_with_slash("(.*)$", 1)
     assert not group_starts_with_slash(r"^/(.*)$", 1)
     assert not group_starts_with_slash("^(/?.*)$", 1)
     assert not group_starts_with_slash("^(/a|b)$", 1)

@@ -68,6 +68,11 @@ def test_an_empty_allowlist_denies_everybody_and_says_so(caplog: pytest.LogCaptu
     assert "event=allowlist_empty" in caplog.text
 
 
+def test_order_may_be_written_as_the_directive_is() -> None:
+    assert not IPAllowlist(None, "10", "10.6", "Allow,Deny").allows("10.6.0.1")
+    assert IPAllowlist(None, "10", "10.6", order="Deny,Allow").allows("10.6.0.1")
+
+
 @pytest.mark.parametrize("order", [None, "deny,allow", "allow,deny"])
 @pytest.mark.parametrize("address", ["", "garbage", "127.0.0.1:80", "localhost", "0177.0.0.1"])
 def test_who_has_no_address_is_denied(order: Any, address: str) -> None:
