@@ -44,14 +44,14 @@ class NetworkSet:
 
     ``rules`` are strings or ``ipaddress`` objects:
 
-    ============================  =====================================================================
-    ``all``                       everyone with an IP address
-    ``unix``                      a peer without one (the server listens on a UNIX socket)
-    ``10.1.2.3``, ``2001:db8::1``  that address
-    ``10``, ``10.1``, ``192.168.1``  the first one to three bytes; one trailing dot is accepted
-    ``10.1.0.0/255.255.0.0``      address and mask
-    ``10.1.0.0/16``, ``2001:db8::/32``  CIDR
-    ============================  =====================================================================
+    =================================  ================================================================
+    ``all``                            everyone with an IP address
+    ``unix``                           a peer without one (the server listens on a UNIX socket)
+    ``10.1.2.3``, ``2001:db8::1``      that address
+    ``10``, ``10.1``, ``192.168.1``    the first one to three bytes; one trailing dot is accepted
+    ``10.1.0.0/255.255.0.0``           address and mask
+    ``10.1.0.0/16, 2001:db8::/32``     CIDR
+    =================================  ================================================================
 
     ``strict=False`` accepts what Apache does and people regret: bits below the mask (cleared), masks with holes or of
     zeros, and leading zeros (decimal). A prefix length of 0 is an error in Apache too; write ``all``. Host names are
