@@ -38,12 +38,14 @@ _HOMES = {
     "Transport": "exchange.transport",
     "Tunnels": "exchange.tunnel",
     "VirtualHosts": "vhosts",
+    "from_file": "apacheconf",
 }
 
 # What a type checker sees of them.
 if TYPE_CHECKING:
     from proxymw.accesslog import AccessLog as AccessLog
     from proxymw.allow import IPAllowlist as IPAllowlist
+    from proxymw.apacheconf import from_file as from_file
     from proxymw.balancer import BalancerPool as BalancerPool
     from proxymw.clientaddress import ClientAddress as ClientAddress
     from proxymw.errorpages import ErrorPages as ErrorPages
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from proxymw.rules.matchers import PrefixTable as PrefixTable
     from proxymw.rules.members import Member as Member
     from proxymw.rules.policy import Policy as Policy
+    from proxymw.rules.retrying import RetryPolicy as RetryPolicy
     from proxymw.rules.rewriting import RewriteCond as RewriteCond
     from proxymw.rules.rewriting import RewriteRule as RewriteRule
     from proxymw.rules.sticky import StickyCookie as StickyCookie

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["ConfFileError", "Place", "Site", "Warned", "check", "load", "read"]
+__all__ = ["ConfFileError", "Place", "Site", "Warned", "check", "from_file", "load", "read"]
 
 
 def read(source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapping[str, str] | None = None) -> Site:
@@ -38,6 +38,11 @@ def load(
     from proxymw.apacheconf.build import Builder
 
     return Builder(read(source, lenient=lenient, defines=defines)).application()
+
+
+def from_file(path: str | os.PathLike[str], *, lenient: bool = False) -> WSGIApplication:
+    """``load``, for a server that calls a factory: ``gunicorn 'proxymw:from_file("site.conf")'``."""
+    return load(path, lenient=lenient)
 
 
 def check(

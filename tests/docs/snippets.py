@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import io
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from sybil import Document, Example
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from proxymw import apacheconf
+from tests.origins import ROOT
 
 #: The folders that the pages name. Each page gets its own below a temporary folder.
 FOLDERS = {
@@ -141,10 +144,8 @@ def _gunicorn(words: list[str], wanted: list[str], names: dict[str, Any]) -> str
 
 def _installed(words: list[str], wanted: list[str], names: dict[str, Any]) -> str | None:
     """``pip install "proxymw[extra]"``: the extra exists."""
-    import configparser
-
     setup = configparser.ConfigParser()
-    setup.read(Path(__file__).parents[2] / "setup.cfg")
+    setup.read(ROOT / "setup.cfg")
     for word in words:
         if word.startswith("proxymw["):
             missing = set(word[8:-1].split(",")) - set(setup["options.extras_require"])
@@ -188,14 +189,22 @@ def _certificate(folder: Path) -> None:
 
 def _ini(source: str, names: dict[str, Any]) -> str | None:
     """A PasteDeploy file: ``ini`` is the application that it makes."""
-    try:
-        from paste.deploy import loadapp
-    except ImportError:
-        return None
+    from paste.deploy import loadapp
+
+    for kind, name, factory in entry_points():
+        source = re.sub(rf"use = egg:proxymw#{name}$", f"{kind} = {factory}", source, flags=re.MULTILINE)
     path = names["folder"] / "site.ini"
     path.write_text(source)
     names["ini"] = loadapp(f"config:{path}")
     return None
+
+
+def entry_points() -> list[tuple[str, str, str]]:
+    """(kind, name, factory) of setup.cfg, so that a checkout that is not installed will do."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    kinds = setup["options.entry_points"]
+    return [(kind, *line.split(" = ")) for kind in kinds for line in kinds[kind].strip().splitlines()]  # type: ignore[misc]
 
 
 RUNNERS = {"apache": _apache, "console": _console, "nginx": _nginx, "ini": _ini}

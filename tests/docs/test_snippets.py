@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("sybil")
+pytest.importorskip("paste.deploy")
 
 from tests.docs.snippets import RUNNERS, fences, inside, page
 from tests.origins import ROOT
