@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from proxymw.rules.policy import Policy
+
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _URL = re.compile(r"https?://[^\x00-\x20\x7f]+", re.I)
 # Headers of the error itself that go with the page that is shown for it.
 _KEPT = frozenset({"allow", "retry-after", "www-authenticate", "proxy-authenticate", "proxy-status", "cache-control"})
+_KEPT_BY_APACHE = frozenset({"allow", "www-authenticate", "proxy-authenticate"})
 # What the page's own file says of itself is not said of the error.
 _OF_THE_PAGE = frozenset({"etag", "last-modified", "accept-ranges", "content-range", "location", "cache-control"})
+_NOT_OF_AN_ERROR = frozenset({"content-range", "location"})
 # A page is asked for plainly: no conditions, no part of it, no body.
 _NOT_ASKED = ("HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE",
               "HTTP_IF_UNMODIFIED_SINCE", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "CONTENT_TYPE",
@@ -40,7 +44,7 @@ class ErrorPages:
     statuses those, from whomever; where there is no page for one, a plain one is shown.
 
     For a page with a path, ``REDIRECT_STATUS`` and ``REDIRECT_URL`` tell the application which error and where; if that
-    page fails itself, the plain one is shown.
+    page fails itself, the plain one is shown. Under ``Policy.apache()`` a page keeps its own validators.
     """
 
     def __init__(
@@ -49,7 +53,9 @@ class ErrorPages:
         pages: Mapping[int, str],
         *,
         override: bool | Iterable[int] = False,
+        policy: Policy | None = None,
     ) -> None:
+        self._apache = policy is not None and policy.static == "apache"
         for status, page in mapping("pages", pages, "statuses to pages").items():
             if not isinstance(status, int) or not 400 <= status <= 599:
                 raise ConfigError(f"pages must be by status of 400 to 599, got {status!r}")
@@ -89,13 +95,14 @@ class ErrorPages:
         headers: list[tuple[str, str]],
     ) -> Iterable[bytes]:
         page = self.pages.get(status)
-        kept = [(name, value) for name, value in headers if name.lower() in _KEPT and _goes_with(name, status)]
+        names = _KEPT_BY_APACHE if self._apache else _KEPT
+        kept = [(name, value) for name, value in headers if name.lower() in names and _goes_with(name, status)]
         if page is None:
             return answer(environ, start_response, status, headers=_without(kept, "cache-control"))
         if _URL.fullmatch(page):
             return answer(environ, start_response, 302, headers=[("Location", page)])
         if not page.startswith("/"):
-            return _text(environ, start_response, status, kept, page)
+            return _text(environ, start_response, status, kept, page, apache=self._apache)
         shown = self._ask(as_it_came, page, status)
         if shown is None:
             return answer(environ, start_response, status, headers=_without(kept, "cache-control"))
@@ -136,7 +143,8 @@ class ErrorPages:
         if not got or not got[0][0].startswith("2"):
             _close(body)
             return None
-        return [(name, value) for name, value in got[0][1] if name.lower() not in _OF_THE_PAGE], body
+        dropped = _NOT_OF_AN_ERROR if self._apache else _OF_THE_PAGE
+        return [(name, value) for name, value in got[0][1] if name.lower() not in dropped], body
 
     def __repr__(self) -> str:
         pages = ", ".join(map(str, sorted(self.pages)))
@@ -215,16 +223,18 @@ def _without(headers: list[tuple[str, str]], name: str) -> list[tuple[str, str]]
 
 
 def _text(
-    environ: WSGIEnvironment, start_response: StartResponse, status: int, kept: list[tuple[str, str]], page: str
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    status: int,
+    kept: list[tuple[str, str]],
+    page: str,
+    *,
+    apache: bool,
 ) -> list[bytes]:
-    body = page.encode()
-    start_response(
-        status_line(status),
-        [
-            *kept,
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            ("X-Content-Type-Options", "nosniff"),
-        ],
-    )
+    body = page.encode("utf-8", "surrogateescape")
+    charset = "iso-8859-1" if apache and page.isascii() else "utf-8"
+    fields = [*kept, ("Content-Type", f"text/html; charset={charset}"), ("Content-Length", str(len(body)))]
+    if not apache:
+        fields.append(("X-Content-Type-Options", "nosniff"))
+    start_response(status_line(status), fields)
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]

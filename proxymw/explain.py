@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proxymw.clientaddress import ClientAddress
     from proxymw.errorpages import ErrorPages
     from proxymw.exchange.forwarder import Forwarder, ForwardOptions
+    from proxymw.locations import Locations
     from proxymw.prefix import PrefixProxy, ProxyRule
     from proxymw.redirects import Redirects
     from proxymw.rules.rewriting import Step as RewriteStep
@@ -383,6 +384,15 @@ def _sections(walk: _Walk, app: Any) -> Any:
     ]
     walk.add("Sections", f"{len(covering)} of {len(app.scopes)} sections cover {path}", details)
     return app.application(covering)
+
+
+@_explains("locations.Locations")
+def _locations(walk: _Walk, app: Locations) -> Any:
+    path = inbound(walk.environ, app.policy).path
+    prefix = app.prefix(path)
+    details = [f"{one}: {'this one' if one == prefix else 'no'}" for one in list(app.locations)[:_SHOWN]]
+    walk.add("Locations", f"{prefix} covers {path}" if prefix else f"none covers {path}", details)
+    return app.match(path)
 
 
 @_explains("apacheconf.documents.Aliases")

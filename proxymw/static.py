@@ -295,7 +295,8 @@ class StaticOrPass:
         if not spans:
             close_fd(fd)
             headers = _without(file.extra, "cache-control", "x-content-type-options")
-            headers += [("Accept-Ranges", "bytes"), ("Content-Range", f"bytes */{file.size}")]
+            if not apache:
+                headers += [("Accept-Ranges", "bytes"), ("Content-Range", f"bytes */{file.size}")]
             return answer(environ, start_response, 416, headers=headers)
         return _partial(method, start_response, file, fd, spans)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from proxymw.accesslog import AccessLog
+from proxymw.apacheconf.conditions import LogIf, is_set, never
 from proxymw.apacheconf.documents import Documents
 from proxymw.apacheconf.guards import guarded
 from proxymw.apacheconf.hosts import ByAddress, host_names
@@ -18,7 +19,7 @@ from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
 from proxymw.apacheconf.passes import Back, Context, reverse_pairs, rules_of
 from proxymw.apacheconf.pools import pool_of
 from proxymw.apacheconf.rewriting import rewrite_proxy
-from proxymw.apacheconf.sections import Sections
+from proxymw.apacheconf.sections import by_section
 from proxymw.apacheconf.site import (
     HeaderLine,
     LogLine,
@@ -111,10 +112,10 @@ class Builder:
         parts = HostParts(self, server, _policy(server))
         app: WSGIApplication
         if server.locations:
-            app = Sections(server.locations, parts.pipeline, policy=parts.front)
+            app = by_section(server.locations, parts.pipeline, policy=parts.front)
         else:
             app = parts.pipeline(())
-        app = _error_pages(app, server.settings)
+        app = _error_pages(app, server.settings, parts.policy)
         rules = [rule for line in server.settings.env for rule in _env_rules(line)]
         if rules:
             app = Variables(app, rules)
@@ -181,7 +182,7 @@ class HostParts:
             app = Variables(app, env)
         if settings.headers:
             app = Headers(app, response=[_header_rule(line) for line in settings.headers])
-        return _error_pages(app, located)
+        return _error_pages(app, located, self.policy)
 
     def _local(self, located: Settings) -> WSGIApplication:
         return self.documents.application(located)
@@ -309,12 +310,12 @@ class _BadHost:
         return answer(environ, start_response, 400)
 
 
-def _error_pages(app: WSGIApplication, settings: Settings) -> WSGIApplication:
+def _error_pages(app: WSGIApplication, settings: Settings, policy: Policy) -> WSGIApplication:
     pages = {code: page for code, page in settings.error_documents.items() if code >= 400 and page != "default"}
     override: Any = False
     if settings.error_override_on:
         override = list(settings.error_override or ()) or True
-    return ErrorPages(app, pages, override=override) if pages or override else app
+    return ErrorPages(app, pages, override=override, policy=policy) if pages or override else app
 
 
 def _env_rules(line: SetEnvLine) -> list[SetEnvIf]:
@@ -333,23 +334,17 @@ def _header_rule(line: HeaderLine) -> HeaderRule:
             line.value,
             line.replacement,
             always=line.always,
-            when=_when(line.env) if line.env else None,
+            when=is_set(line.env) if line.env else None,
         )
     except ConfigError as error:
         raise ConfFileError(line.place, "Header", str(error)) from None
-
-
-def _when(name: str) -> Callable[[Any], bool]:
-    if name.startswith("!"):
-        return lambda environ: name[1:] not in environ
-    return lambda environ: name in environ
 
 
 def _logs(server: Server, app: WSGIApplication, path: Callable[[str, Place], str]) -> WSGIApplication:
     """A server's access logs, the first of them innermost, and its error log."""
     errors = path(*server.error_log) if server.error_log is not None else None
     if errors is not None and not server.logs:
-        return AccessLog(app, os.devnull, errors=errors, when=lambda environ, status: False)
+        return AccessLog(app, os.devnull, errors=errors, when=never)
     for line in server.logs:
         app = AccessLog(
             app,
@@ -373,14 +368,10 @@ def _format(server: Server, line: LogLine) -> Any:
 
 def _log_when(line: LogLine) -> Callable[[Any, int], bool] | None:
     if line.condition.startswith("env="):
-        test = _when(line.condition[4:])
-        return lambda environ, status: test(environ)
+        return is_set(line.condition[4:])
     if line.condition.startswith("expr="):
-        from proxymw.apacheconf.expressions import compile_expression, lookup_in
-
         try:
-            expression = compile_expression(line.condition[5:])
+            return LogIf(line.condition[5:])
         except ValueError as error:
             raise ConfFileError(line.place, "CustomLog", str(error)) from None
-        return lambda environ, status: expression(lookup_in(environ, {"REQUEST_STATUS": str(status)}))
     return None

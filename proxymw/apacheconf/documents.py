@@ -11,7 +11,7 @@ from proxymw.apacheconf.guards import guarded
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
 from proxymw.apacheconf.perdirectory import BodyLimit, PathInfo
 from proxymw.apacheconf.rewriting import directory_rewrite
-from proxymw.apacheconf.sections import Sections
+from proxymw.apacheconf.sections import Sections, by_section
 from proxymw.apacheconf.site import Scope, Settings, merge_all
 from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.inbound import NOT_FOUND, inbound, refuse
@@ -116,7 +116,7 @@ class Documents:
                 chosen.append(scope)
         chosen += [scope for scope in self.server.directories if scope.regex]
         chosen += [scope for directory in self.server.directories for scope in directory.inner]
-        chosen += self.server.files
+        chosen += [scope for scope in self.server.files if not _hides_ht(scope)]
         base = merge_all(always)
 
         def build(scopes: tuple[Scope, ...]) -> WSGIApplication:
@@ -125,6 +125,10 @@ class Documents:
 
         if not chosen:
             return build(())
+        below = [_as_prefix(scope, prefix, root) for scope in chosen if scope.kind == "directory" and not scope.inner]
+        if len(below) == len(chosen) and None not in below:
+            prefixes = [one for one in below if one is not None]
+            return by_section(prefixes, build, policy=self.policy)
         return Sections(chosen, build, policy=self.policy, matches=_covers(prefix, root, self.server.directories))
 
     def _static(self, prefix: str, root: str, place: Place, found: Settings, location: Settings) -> WSGIApplication:
@@ -176,6 +180,22 @@ class Documents:
         if settings.force_type:
             return MediaTypes(table={}, default=settings.force_type, charset="")
         return MediaTypes(extra, table=_table(self.site), default="", charset="", every_extension=True)
+
+
+def _hides_ht(scope: Scope) -> bool:
+    """The section that every configuration has; files named .ht… are never served anyway."""
+    require = scope.settings.require or []
+    denied = [one.kind == "all" and one.values[0].lower() == "denied" for one in require]
+    return scope.pattern in (r"^\.ht", ".ht*") and denied == [True] and scope.settings == Settings(require=require)
+
+
+def _as_prefix(scope: Scope, prefix: str, root: str) -> Scope | None:
+    """A <Directory> below the root as the URL path that it stands for."""
+    folder = os.path.abspath(as_path(scope.pattern))
+    if not scope.plain() or not _within(folder, root):
+        return None
+    below = folder[len(root.rstrip("/")) :].encode("utf-8", "surrogateescape").decode("latin-1")
+    return replace(scope, pattern=prefix.rstrip("/") + below)
 
 
 def _within(root: str, directory: str) -> bool:

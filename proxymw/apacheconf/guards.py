@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proxymw.allow import IPAllowlist
 from proxymw.apacheconf.addresses import parse_client, parse_network
+from proxymw.apacheconf.conditions import IsSet
 from proxymw.rules.networks import NetworkSet
 
 if TYPE_CHECKING:
@@ -24,8 +26,7 @@ def guarded(app: WSGIApplication, settings: Settings, policy: Policy) -> WSGIApp
     """``app`` behind what the settings say about who may; ``app`` itself where they say nothing."""
     access, require = settings.access, settings.require
     if access is not None and require is not None and access.satisfy == "any":
-        either = (_access_test(access), _require_test(require))
-        return IPAllowlist(app, [_named(lambda environ: any(test(environ) for test in either), "satisfy any")])
+        return IPAllowlist(app, [Either(access, tuple(require))])
     if require is not None:
         app = _required(app, require, policy)
     if access is not None:
@@ -33,17 +34,12 @@ def guarded(app: WSGIApplication, settings: Settings, policy: Policy) -> WSGIApp
     return app
 
 
-def _named(test: Test, name: str) -> Test:
-    test.__name__ = name
-    return test
-
-
 # -- Order, Allow, Deny --------------------------------------------------------------------------------------------
 
 
 def _allowed(app: WSGIApplication, access: Access, policy: Policy) -> WSGIApplication:
     if access.limited():
-        return IPAllowlist(app, [_access_test(access)], policy=policy)
+        return IPAllowlist(app, [OrderSays(access)], policy=policy)
     order: Any = access.order
     return IPAllowlist(app, _entries(access.allow), _entries(access.deny), order=order, policy=policy)
 
@@ -53,34 +49,35 @@ def _entries(entries: list[Entry]) -> list[Any]:
     clients = [parse_client(entry.text) for entry in entries]
     texts = [client.text for client in clients if client.kind in ("all", "ip")]
     out: list[Any] = [NetworkSet(texts, strict=False)] if texts else []
-    return [*out, *(_variable(client.kind, client.text) for client in clients if "env" in client.kind)]
+    return [*out, *(IsSet(client.text, client.kind == "env") for client in clients if "env" in client.kind)]
 
 
-def _variable(kind: str, name: str) -> Test:
-    wanted = kind == "env"
-    return _named(lambda environ: (name in environ) == wanted, f"env={'' if wanted else '!'}{name}")
-
-
-def _access_test(access: Access) -> Test:
+@dataclass(frozen=True, slots=True)
+class OrderSays:
     """The whole of Order/Allow/Deny as one test, for lines that hold for some methods only."""
 
-    def test(environ: Environ) -> bool:
+    access: Access
+    _allows: list[tuple[Entry, Test]] = field(init=False, repr=False, compare=False)
+    _denies: list[tuple[Entry, Test]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "_allows", [(entry, _entry_test(entry)) for entry in self.access.allow])
+        put(self, "_denies", [(entry, _entry_test(entry)) for entry in self.access.deny])
+
+    def __call__(self, environ: Environ) -> bool:
         method = environ["REQUEST_METHOD"]
-        allow = any(matches(environ) for entry, matches in allows if entry.concerns(method))
-        deny = any(matches(environ) for entry, matches in denies if entry.concerns(method))
-        if access.order_for(method) == "deny,allow":
+        allow = any(matches(environ) for entry, matches in self._allows if entry.concerns(method))
+        deny = any(matches(environ) for entry, matches in self._denies if entry.concerns(method))
+        if self.access.order_for(method) == "deny,allow":
             return allow or not deny
         return allow and not deny
-
-    allows = [(entry, _entry_test(entry)) for entry in access.allow]
-    denies = [(entry, _entry_test(entry)) for entry in access.deny]
-    return _named(test, f"Order {access.order}")
 
 
 def _entry_test(entry: Entry) -> Test:
     client = parse_client(entry.text)
     if "env" in client.kind:
-        return _variable(client.kind, client.text)
+        return IsSet(client.text, client.kind == "env")
     if client.kind == "host":
         return lambda environ: False
     networks = NetworkSet([client.text], strict=False)
@@ -102,17 +99,33 @@ def _required(app: WSGIApplication, require: list[Requirement], policy: Policy) 
         if texts == ["all"]:
             return app
         return IPAllowlist(app, [NetworkSet(texts, strict=False)], order="allow,deny", policy=policy)
-    return IPAllowlist(app, [_require_test(require)], order="allow,deny", policy=policy)
+    return IPAllowlist(app, [Requires(tuple(require))], order="allow,deny", policy=policy)
 
 
-def _require_test(require: list[Requirement]) -> Test:
-    tests = [_requirement(one) for one in require]
+@dataclass(frozen=True, slots=True)
+class Requires:
+    """Require lines and containers of one section."""
 
-    def test(environ: Environ) -> bool:
+    lines: tuple[Requirement, ...]
+    _tests: list[Verdict] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tests", [_requirement(line) for line in self.lines])
+
+    def __call__(self, environ: Environ) -> bool:
         # Lines of one section are <RequireAny>; None is an opinion that does not count.
-        return _any(tests, environ) is not False
+        return _any(self._tests, environ) is not False
 
-    return _named(test, "Require")
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Satisfy Any: Order/Allow/Deny or Require."""
+
+    access: Access
+    lines: tuple[Requirement, ...]
+
+    def __call__(self, environ: Environ) -> bool:
+        return OrderSays(self.access)(environ) or Requires(self.lines)(environ)
 
 
 Verdict = Callable[[Environ], bool | None]

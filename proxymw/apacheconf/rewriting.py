@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from proxymw.apacheconf.expressions import compile_expression
+from proxymw.apacheconf.conditions import Holds, OneOf
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
 from proxymw.apacheconf.perdirectory import DirectoryRewrite
 from proxymw.apacheconf.site import CondLine, Warned
@@ -229,9 +228,7 @@ def _effective(conditions: tuple[CondLine, ...]) -> list[CondLine]:
 def _condition(cond: CondLine) -> RewriteCond:
     try:
         if cond.test == "expr":
-            expression = compile_expression(cond.pattern.removeprefix("!"))
-            negated = cond.pattern.startswith("!")
-            return RewriteCond("expr", lambda lookup: expression(lookup) != negated, cond.flags)
+            return RewriteCond("expr", Holds(cond.pattern), cond.flags)
         return RewriteCond(cond.test, cond.pattern, cond.flags)
     except (ConfigError, ValueError) as error:
         raise ConfFileError(cond.place, "RewriteCond", str(error)) from None
@@ -249,7 +246,7 @@ def maps_of(server: Server, parts: HostParts, lines: list[RuleLine]) -> dict[str
             maps[name] = INTERNAL_MAPS[rest]
         else:
             table = read_map(parts.builder.path(rest, place), rest, place)
-            maps[name] = table if kind == "txt" else _random(table)
+            maps[name] = table if kind == "txt" else OneOf(table)
     for line in lines:
         for text in (line.target, *(cond.test for cond in line.conditions)):
             for name in _MAP_USED.findall(text):
@@ -271,11 +268,6 @@ def read_map(path: str, text: str, place: Place) -> dict[str, str]:
             if len(words) > 1:
                 table.setdefault(words[0], words[1])
     return table
-
-
-def _random(table: dict[str, str]) -> Lookup:
-    choices = {key: value.split("|") for key, value in table.items()}
-    return lambda key: random.choice(choices[key]) if key in choices else None
 
 
 def relocated(line: RuleLine, folder: str) -> RuleLine:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxymw.errors import RequestRefused
 from proxymw.exchange.inbound import inbound, refuse
+from proxymw.locations import Locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
     from proxymw.rules.policy import Policy
 
     Choice = tuple[int, ...]
+
+
+def by_section(
+    scopes: Sequence[Scope], build: Callable[[tuple[Scope, ...]], WSGIApplication], *, policy: Policy
+) -> WSGIApplication:
+    """Locations where all sections are plain prefixes, Sections otherwise."""
+    if any(scope.regex or not scope.plain() for scope in scopes):
+        return Sections(scopes, build, policy=policy)
+    locations = {scope.pattern: build(tuple(s for s in scopes if s.covers(scope.pattern))) for scope in scopes}
+    return Locations(build(()), locations, policy=policy)
+
 
 #: Combinations that are kept ready. Clients choose paths, so their number must not follow what they ask for.
 _KEPT = 1024

@@ -245,6 +245,10 @@ class Scope:
     #: Of a ``<Directory>``: the ``<Files>`` inside it.
     inner: list[Scope] = field(default_factory=list)
 
+    def plain(self) -> bool:
+        """Whether the pattern is a path and nothing else."""
+        return not self.regex and not re.search(r"[*?\[]", self.pattern) and "//" not in self.pattern
+
     def covers(self, path: str) -> bool:
         """Whether the section is about this URL path (of a Location), file path (Directory) or name (Files)."""
         if self.regex:

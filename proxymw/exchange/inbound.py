@@ -131,7 +131,8 @@ def _check_target(target: str, host: str | None, environ: WSGIEnvironment, polic
     if "#" in target:
         raise RequestRefused(400, "fragment_in_target")
     if target == "*" and environ["REQUEST_METHOD"] == "OPTIONS":
-        raise RequestRefused(204, "options_of_server", (("Allow", ALLOW),))
+        status = 200 if policy.static == "apache" else 204
+        raise RequestRefused(status, "options_of_server", (("Allow", ALLOW),))
     if policy.absolute_form == "wins" and (match := _ANY_TARGET(target)):
         if match["scheme"].lower() == "http":
             environ.pop("HTTP_HOST", None)

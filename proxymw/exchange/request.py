@@ -185,10 +185,11 @@ _SPECIAL: Final = frozenset({"CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_TRANSFER_EN
 class RequestWriter:
     """Makes requests for origins from WSGI environments, under one policy."""
 
-    __slots__ = ("_dropped", "_layouts", "client_pause", "forwarding", "max_body")
+    __slots__ = ("_dropped", "_keep_alive", "_layouts", "client_pause", "forwarding", "max_body")
 
     def __init__(self, policy: Policy, *, max_body: int | None = None, client_pause: float | None = None) -> None:
         self.forwarding = Forwarding(policy)
+        self._keep_alive = policy.ask_keep_alive
         self.max_body = max_body
         self.client_pause = client_pause
         self._dropped = _NEVER | self.forwarding.dropped
@@ -206,6 +207,8 @@ class RequestWriter:
         body, stream, version = b"", None, environ["SERVER_PROTOCOL"][5:]
         if layout.special or version >= "2":
             body, stream = self._special(environ, fields)
+        if self._keep_alive:
+            fields.append("\r\nConnection: Keep-Alive")
         lines, count = self._forwarded(environ, prefix, version)
         fields.append(lines)
         method = environ["REQUEST_METHOD"]

@@ -102,7 +102,7 @@ class Forwarding:
         }
         fields = [(name, values.get(name) or self._unnamed(name, address, host, scheme)) for name in self.names]
         if self.append and sent:
-            fields = [(name, _after(sent.get(name, ""), value)) for name, value in fields]
+            fields = [(name, _after(sent[name], value) if name in sent else value) for name, value in fields]
         fields.append(("Via", self.via_field(version, via, host)))
         lines = [f"\r\n{name}: {value}" for name, value in fields if value]
         return "".join(lines), len(lines)
@@ -114,7 +114,8 @@ class Forwarding:
         """
         if self.via == "block" or self.via == "off":
             return ""
-        return _after(before, f"{version} {self.pseudonym}{self._port(host)}{self._comment}")
+        mine = f"{version} {self.pseudonym}{self._port(host)}{self._comment}"
+        return f"{before}, {mine}" if before else mine
 
     def _port(self, host: str) -> str:
         found = _PORT(host) if self.append else None
@@ -148,7 +149,7 @@ class Forwarding:
 
 
 def _after(before: str, value: str) -> str:
-    return f"{before}, {value}" if before and value else before or value
+    return f"{before}, {value}" if value else before
 
 
 def _braced(text: str) -> str:

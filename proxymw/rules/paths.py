@@ -105,7 +105,8 @@ def route_path(path_info: str, script_name: str = "", raw_target: str | None = N
         if raw and policy.encoded_slash == "refuse" and _climbs_by_encoded_slash(raw, merge):
             raise RequestRefused(404, "encoded_slash")
         raise RequestRefused(400, "path_above_root")
-    if _CONTROL.search(path_info):
+    found = _CONTROL.search(path_info)
+    if found and (policy.controls == "refuse" or "\0" in path_info or max(path_info) > "\xff"):
         raise RequestRefused(404 if "\0" in path_info else 400, "bad_path")
     script = script_name.rstrip("/")
     mount = (_resolved(script, merge) if script.startswith("/") else script) or ""

@@ -24,6 +24,9 @@ class Policy:
     encoded_slash: Literal["keep", "refuse", "decode", "nodecode"] = "keep"
     #: Runs of slashes count as one when matching (MergeSlashes).
     merge_slashes: bool = True
+    #: Control characters in a path (NUL aside): ``refuse``: 400; ``encode``: matched as they are and sent on as ``%0A``
+    #: and the like (Apache), which ends no line anywhere.
+    controls: Literal["refuse", "encode"] = "refuse"
     #: The forwarding headers that are sent, of X-Forwarded-For, -Host, -Proto, -Prefix, -Server, Forwarded.
     forwarded: tuple[str, ...] = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix")
     #: Append to the values the client sent (Apache) instead of dropping those.
@@ -32,6 +35,8 @@ class Policy:
     via: Literal["off", "on", "full", "block"] = "on"
     #: Received-by name in Via and X-Forwarded-Server; empty: ``proxymw``, or the server's name in the apache dialect.
     server_name: str = ""
+    #: Ask origins by name to keep the connection, as those that speak HTTP/1.0 need it.
+    ask_keep_alive: bool = False
     #: Answer to an origin that stays silent, to one whose name has no address, to a connect that timed out.
     timeout_status: int = 504
     dns_status: int = 502
@@ -96,9 +101,11 @@ _MODERN = Policy()
 _APACHE = Policy(
     spelling="apache",
     encoded_slash="refuse",
+    controls="encode",
     forwarded=("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Server"),
     append_forwarded=True,
     via="off",
+    ask_keep_alive=True,
     timeout_status=502,
     dns_status=500,
     connect_timeout_status=503,

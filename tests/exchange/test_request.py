@@ -121,6 +121,7 @@ def test_apache_appends_to_what_the_client_sent() -> None:
     sent = fields(Policy.apache(), headers=[("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-Proto", "https")])
     assert sent == [
         "X-Forwarded-Proto: https",
+        "Connection: Keep-Alive",
         "X-Forwarded-For: 6.6.6.6, 127.0.0.1",
         "X-Forwarded-Host: ducklington.org",
         "X-Forwarded-Server: proxymw",
