@@ -14,14 +14,22 @@ from webob import Response
 from proxymw import metrics
 from proxymw.errors import ConfigError
 from proxymw.exchange.events import event_line, request_values
-from proxymw.manager import api, page
+from proxymw.manager import api, classic, page
 from proxymw.manager.assets import asset, stamp
 from proxymw.manager.forms import Change, acts, bad, change_of, find_member, parse_fields, pool_named, read_form
-from proxymw.manager.security import SECURITY_HEADERS, Refused, actor, check_access, check_change
+from proxymw.manager.security import (
+    SECURITY_HEADERS,
+    Refused,
+    actor,
+    check_access,
+    check_change,
+    nonce_matches,
+    same_origin,
+)
 from proxymw.rules.hosts import HostPattern
 from proxymw.rules.members import Member
 from proxymw.rules.networks import NetworkSet
-from proxymw.rules.policy import Policy
+from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
     from proxymw.balancer import BalancerPool
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
+READ_ONLY = "This balancer manager is read-only."
 NO_PAGE = "The balancer manager has no such page."
 
 logger = logging.getLogger("proxymw.manager")
@@ -40,7 +49,8 @@ class BalancerManagerApp:
     It answers only requests that passed an ``IPAllowlist``, unless ``allow_unprotected`` is true, and only for hosts
     that are addresses, localhost, matched by ``VirtualHosts`` or one of ``hosts`` (names, ``*.`` patterns).
     ``read_only`` shows the page and accepts no change. Members can be added only at addresses in ``member_networks``,
-    and only such members removed; none by default. Mount it with its path in ``SCRIPT_NAME``; all its links are
+    and only such members removed; none by default. ``paths`` are the front paths of pools by name, where they are to be
+    shown as Apache does. Mount it with its path in ``SCRIPT_NAME``; all its links are
     relative. Nothing that it does touches the path of proxied requests.
     """
 
@@ -52,9 +62,10 @@ class BalancerManagerApp:
         hosts: Iterable[str] = (),
         allow_unprotected: bool = False,
         member_networks: Iterable[str] = (),
+        paths: Mapping[str, str] | None = None,
         policy: Policy | None = None,
     ) -> None:
-        self.policy = policy or Policy.modern()
+        self.policy = as_policy(policy)
         self.pools = _checked_pools(pools)
         if isinstance(hosts, str):
             raise ConfigError(f"hosts must be a list of host names, got {hosts!r}")
@@ -62,6 +73,7 @@ class BalancerManagerApp:
         self.read_only = bool(read_only)
         self.allow_unprotected = bool(allow_unprotected)
         self.member_networks = NetworkSet(member_networks, name="member_networks")
+        self.paths = dict(paths or {})
         self._templates = page.Templates(stamp())
 
     def __repr__(self) -> str:
@@ -86,6 +98,9 @@ class BalancerManagerApp:
 
     def _respond(self, environ: Environ) -> Any:
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        own = path.startswith(("/static/", "/api/")) or path in ("/metrics", "/healthz")
+        if self.policy.manager == "page" and not own and "text/html" not in environ.get("HTTP_ACCEPT", ""):
+            return self._classic(environ, method)
         if path in ("", "/"):
             if method == "POST":
                 return self._post(environ)
@@ -118,16 +133,18 @@ class BalancerManagerApp:
     # -- the page ----------------------------------------------------------------------------------------------------
 
     def _get(self, environ: Environ) -> Any:
-        fields = parse_fields(environ.get("QUERY_STRING", ""))
+        fields = parse_fields(_query(environ))
         if acts(fields):
             logger.warning(event_line("mgr_get_ignored", **request_values(environ)))
+        if ("xml", "1") in fields and not self.read_only:
+            return self._xml()
         return self._page(environ, dict(fields))
 
     def _page(self, environ: Environ, query: Mapping[str, str], *, status: int = 200, problem: str = "") -> Any:
         here, part = _here(environ), environ.get("HTTP_HX_REQUEST") == "true"
         view = page.build(
             self.pools,
-            host=environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
+            host=_host(environ),
             writable=not self.read_only,
             adding=bool(self.member_networks),
             refresh=_refresh(query.get("refresh", "")),
@@ -149,6 +166,63 @@ class BalancerManagerApp:
         row = next((row for row in part.rows if member is not None and row.id == member.id), None)
         return None if "w" in query and row is None else {"pool": part, "row": row}
 
+    # -- Apache's page -------------------------------------------------------------------------------------------------
+
+    def _classic(self, environ: Environ, method: str) -> Any:
+        if method == "OPTIONS":
+            return _text(200, "", [("Allow", "GET, HEAD, OPTIONS, POST")])
+        _only(method, "GET, HEAD, OPTIONS, POST")
+        form = dict(read_form(environ, strict=False) if method == "POST" else parse_fields(_query(environ)))
+        # Without a Referer of its own host Apache reads no parameter at all.
+        known = "HTTP_REFERER" in environ and same_origin(environ)
+        pool = pool_named(self.pools, form) if known or method == "POST" else None
+        if method == "POST":
+            self._classic_change(environ, pool, form)
+        elif known and form.get("xml") == "1" and any(nonce_matches(own, form.get("nonce", "")) for own in self.pools):
+            return self._xml()
+        return self._classic_page(environ, pool if known else None, form)
+
+    def _classic_change(self, environ: Environ, pool: BalancerPool | None, form: Mapping[str, str]) -> None:
+        """A refused change is logged and then, as Apache does, answered with the page as it was."""
+        try:
+            check_change(environ, pool, form.get("nonce", ""))
+            if self.read_only or pool is None:
+                raise Refused(403, "mgr_read_only", READ_ONLY)
+        except Refused as refused:
+            _log_refusal(environ, refused)
+            return
+        changes = classic.changes_of(form, pool.snapshot())
+        if form.get("b_nwrkr"):
+            changes.append(change_of(list(form.items()), pool.snapshot()))
+        for change in changes:
+            try:
+                self._apply(pool, change, by=actor(environ))
+            except ConfigError as error:
+                raise bad(_sentence(str(error))) from None
+
+    def _classic_page(self, environ: Environ, pool: BalancerPool | None, form: Mapping[str, str]) -> Any:
+        here = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe="/;=")
+        balancers = [classic.shown(own, self.paths.get(own.name, "/"), 0) for own in self.pools]
+        edit = None
+        if pool is not None and not self.read_only:
+            balancer = next(balancer for balancer in balancers if balancer.shot.name == pool.name)
+            view = find_member(balancer.shot, form["w"]) if "w" in form else None
+            if view is not None or "w" not in form:
+                edit = {"balancer": balancer, "view": view, "adding": bool(self.member_networks)}
+        values = {"balancers": balancers, "edit": edit, "here": here, "persisted": False, "host": _host(environ)}
+        html = self._templates.render("classic.html", values).encode("latin-1", "xmlcharrefreplace")
+        return Response(html, content_type="text/html", charset="ISO-8859-1")
+
+    def _xml(self) -> Any:
+        balancers = []
+        for pool in self.pools:
+            balancer = classic.shown(pool, "", 0)
+            members = {member.id: member for member in pool.members}
+            rows = [classic.xml_rows(view, members.get(view.id)) for view in balancer.shot.members]
+            balancers.append((balancer, rows))
+        text = self._templates.render("classic.xml", {"balancers": balancers})
+        return Response(text.encode(), content_type="text/xml", charset=None)
+
     # -- a change ----------------------------------------------------------------------------------------------------
 
     def _post(self, environ: Environ) -> Any:
@@ -157,7 +231,7 @@ class BalancerManagerApp:
         pool = pool_named(self.pools, single)
         check_change(environ, pool, single.get("nonce", ""))
         if self.read_only or pool is None:
-            raise Refused(403, "mgr_read_only", "This balancer manager is read-only.")
+            raise Refused(403, "mgr_read_only", READ_ONLY)
         try:
             self._apply(pool, change_of(fields, pool.snapshot()), by=actor(environ))
         except (ConfigError, Refused) as problem:
@@ -210,6 +284,14 @@ def _checked_pools(pools: Iterable[BalancerPool]) -> tuple[BalancerPool, ...]:
     return result
 
 
+def _host(environ: Environ) -> str:
+    return str(environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
+
+
+def _query(environ: Environ) -> str:
+    return str(environ.get("QUERY_STRING", ""))
+
+
 def _only(method: str, allowed: str) -> None:
     if method not in allowed.split(", "):
         raise Refused(405, "mgr_method", f"Only {allowed} here.", (("Allow", allowed),))
@@ -236,7 +318,9 @@ def _static(name: str) -> Any:
 
 
 def _text(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Any:
-    response = Response((detail + "\n").encode(), status=status, content_type="text/plain", charset="utf-8")
+    response = Response(
+        (detail + "\n" if detail else "").encode(), status=status, content_type="text/plain", charset="utf-8"
+    )
     for name, value in headers:
         response.headers[name] = value
     return response

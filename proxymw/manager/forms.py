@@ -70,10 +70,13 @@ def read_body(environ: Mapping[str, Any], limit: int = MAX_BODY) -> bytes:
     return data
 
 
-def read_form(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The fields of a posted form in order; 415, 413 or 400 for what is no decent form."""
+def read_form(environ: Mapping[str, Any], *, strict: bool = True) -> list[tuple[str, str]]:
+    """The fields of a posted form in order; 415, 413 or 400 for what is no decent form.
+
+    Not ``strict``: as Apache, which takes a body without a Content-Type for a form.
+    """
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
+    if kind != "application/x-www-form-urlencoded" and (strict or kind):
         raise Refused(415, "mgr_bad_type", "Changes are sent as application/x-www-form-urlencoded.")
     return parse_fields(read_body(environ))
 

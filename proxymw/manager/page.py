@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proxymw import __version__
+from proxymw.manager import classic
 from proxymw.manager.numbers import added, charts, percentile, share, svg_path, wanted_shares
 from proxymw.manager.security import nonce
 from proxymw.manager.texts import count, duration, event_text, milliseconds, plain_reason, rate, size
@@ -373,6 +374,8 @@ class Templates:
             auto_reload=False,
         )
         self._environment.globals |= {"stamp": stamp, "version": __version__}
+        for helper in (classic.link, classic.methods, classic.switches, classic.traffic):
+            self._environment.globals[helper.__name__] = helper
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         return self._environment.get_template(name).render(values)

@@ -119,9 +119,14 @@ def nonce(pool: BalancerPool) -> str:
     return hmac.new(pool.secret, b"balancer-manager\0" + pool.name.encode(), hashlib.sha256).hexdigest()[:32]
 
 
+def nonce_matches(pool: BalancerPool, token: str) -> bool:
+    """Whether a token is the pool's, in constant time."""
+    return hmac.compare_digest(nonce(pool).encode(), token.encode("utf-8", "surrogatepass"))
+
+
 def check_change(environ: Environ, pool: BalancerPool | None, token: str) -> None:
     """Refuse a change that did not come from our page; an unknown pool is told apart only by those with a token."""
-    known = hmac.compare_digest(nonce(pool).encode() if pool else b"-", token.encode())
+    known = pool is not None and nonce_matches(pool, token)
     if not same_origin(environ):
         raise Refused(403, "mgr_csrf_origin", FORGED)
     if not known:

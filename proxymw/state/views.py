@@ -81,6 +81,7 @@ class PoolViews(PoolTable):
             failures={reason: count for reason in REASONS if (count := totals[f"why_{reason}"][i])},
             again=(table.retried[i], table.redispatched[i]),
             transitions=(table.went_up[i], table.went_down[i]),
+            retries=table.retries[i],
             retry_in=retry_in(table, seat, now),
             requests=table.elected[i],
             in_flight=totals["in_flight"][i],

@@ -28,18 +28,16 @@ def take(front: Front, folder: Path) -> None:
             "manager-dark": {"color_scheme": "dark"},
             "manager-phone": {"viewport": {"width": 360, "height": 860}, "device_scale_factor": 2},
         }.items():
-            context = browser.new_context(**{"viewport": {"width": 1400, "height": 1180}, **options})
+            context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
             page = context.new_page()
             page.goto(url)
             page.wait_for_selector(".plot canvas")
             page.wait_for_timeout(1500)
-            page.screenshot(path=folder / f"{name}.png")
+            page.screenshot(path=folder / f"{name}.png", full_page="phone" not in name)
             if name == "manager-light":
                 page.get_by_role("link", name="Edit app2").click()
                 page.get_by_role("dialog").wait_for()
-                page.screenshot(
-                    path=folder / "manager-edit.png", clip={"x": 350, "y": 120, "width": 700, "height": 720}
-                )
+                page.get_by_role("dialog").screenshot(path=folder / "manager-edit.png")
             context.close()
         browser.close()
 
