@@ -12,7 +12,7 @@ from urllib.parse import quote
 from webob import Response
 
 from proxymw import metrics
-from proxymw.errors import ConfigError
+from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.events import event_line, request_values
 from proxymw.manager import api, classic, page
 from proxymw.manager.assets import asset, stamp
@@ -48,10 +48,13 @@ class BalancerManagerApp:
 
     It answers only requests that passed an ``IPAllowlist``, unless ``allow_unprotected`` is true, and only for hosts
     that are addresses, localhost, matched by ``VirtualHosts`` or one of ``hosts`` (names, ``*.`` patterns).
-    ``read_only`` shows the page and accepts no change. Members can be added only at addresses in ``member_networks``,
-    and only such members removed; none by default. ``paths`` are the front paths of pools by name, where they are to be
-    shown as Apache does. Mount it with its path in ``SCRIPT_NAME``; all its links are
-    relative. Nothing that it does touches the path of proxied requests.
+    ``read_only`` shows the page and accepts no change. Members can be added only at addresses in ``member_networks``
+    (networks, as for an IPAllowlist), and removed only where some are given. ``explain`` is asked for the text that says
+    where a URL goes, such as ``lambda url: explain(app, "GET", url).text()``. ``paths`` are the front paths of pools by
+    name, which Apache's own page shows.
+
+    Mount it with its path in ``SCRIPT_NAME``; all its links are relative. Nothing that it does touches the path of
+    proxied requests.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class BalancerManagerApp:
         hosts: Iterable[str] = (),
         allow_unprotected: bool = False,
         member_networks: Iterable[str] = (),
+        explain: Callable[[str], str] | None = None,
         paths: Mapping[str, str] | None = None,
         policy: Policy | None = None,
     ) -> None:
@@ -73,6 +77,9 @@ class BalancerManagerApp:
         self.read_only = bool(read_only)
         self.allow_unprotected = bool(allow_unprotected)
         self.member_networks = NetworkSet(member_networks, name="member_networks")
+        if explain is not None and not callable(explain):
+            raise ConfigError(f"explain must be a function from a URL to a text, got {explain!r}")
+        self.explain = explain
         self.paths = dict(paths or {})
         self._templates = page.Templates(stamp())
 
@@ -153,8 +160,20 @@ class BalancerManagerApp:
         edit = self._edited(view, query) if view.writable else None
         name = "page.html" if not part else "edit.html" if edit else "live.html"
         values = {"page": view, "problem": problem, "here": here, "root": "" if here == "./" else here, "edit": edit}
+        if not part:
+            values |= self._explained(query.get("explain", ""))
         html = self._templates.render(name, values)
         return Response(html.encode(), status=status, content_type="text/html", charset="utf-8")
+
+    def _explained(self, url: str) -> dict[str, Any]:
+        """Where a URL goes, for who asks on the page."""
+        told = ""
+        if self.explain is not None and url:
+            try:
+                told = self.explain(url[:2000])
+            except (ConfigError, RequestRefused, ValueError) as error:
+                told = f"This cannot be asked: {error}"
+        return {"explains": self.explain is not None, "asked_url": url, "explained": told}
 
     def _edited(self, view: page.Page, query: Mapping[str, str]) -> dict[str, Any] | None:
         """The pool or member whose form the query asks for, in Apache's ``b`` and ``w``."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxymw import BalancerManagerApp, BalancerPool, IPAllowlist, Member, PrefixProxy
 from proxymw.errors import ConnectRefused, FirstByteTimeout
+from proxymw.explain import explain
 
 #: Seconds before the broken member breaks.
 CALM = float(os.environ.get("SHOWCASE_CALM", "20"))
@@ -35,8 +36,14 @@ media = BalancerPool(
     method="bybusyness",
     state=f"{STATE}-media",
 )
-manager = BalancerManagerApp([cluster, media], member_networks=["10.0.0.0/8", "127.0.0.1"])
-front = PrefixProxy(None, [("/balancer-manager", IPAllowlist(manager, allow=["127.0.0.1"]))])
+manager = BalancerManagerApp(
+    [cluster, media],
+    member_networks=["10.0.0.0/8", "127.0.0.1"],
+    explain=lambda url: explain(front, "GET", url, client="127.0.0.1").text(),
+)
+front = PrefixProxy(
+    None, [("/balancer-manager", IPAllowlist(manager, allow=["127.0.0.1"])), ("/app/", cluster), ("/media/", media)]
+)
 
 
 def play(pool: BalancerPool, pace: float, slow: float, broken: str, hours: random.Random) -> None:

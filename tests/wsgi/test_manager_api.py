@@ -433,3 +433,24 @@ def test_the_vendored_files_are_what_their_table_says() -> None:
 
     assert vendor.differences() == []
     assert {row[2] for row in vendor.rows().values()} == {"0BSD", "MIT"}
+
+
+# -- explain -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_where_a_url_goes(pool: BalancerPool) -> None:
+    from proxymw import PrefixProxy
+    from proxymw.explain import explain
+
+    front = PrefixProxy(None, [("/app/", pool)])
+    app = manager(pool, explain=lambda url: explain(front, "GET", url).text())
+    assert b"Where does a URL go?" in ask(app, "/").body
+    assert b"<pre" not in ask(app, "/").body
+    told = ask(app, "/?explain=http://front.example/app/x").body.decode()
+    assert "balancer://cluster/x" in told[told.index("<pre") :]
+    assert b"cannot be asked" in ask(app, "/?explain=nonsense%0b", QUERY_STRING="explain=no%20url").body
+    odd = ask(app, "/", QUERY_STRING="explain=http://front.example/%3Ci%3E%22").body
+    assert b"<i>" not in odd
+    assert b"Where does a URL go?" not in ask(manager(pool), "/").body
+    with pytest.raises(ConfigError, match="explain must be a function"):
+        BalancerManagerApp([pool], explain="x")  # type: ignore[arg-type]
