@@ -49,9 +49,9 @@ class BalancerManagerApp:
     It answers only requests that passed an ``IPAllowlist``, unless ``allow_unprotected`` is true, and only for hosts
     that are addresses, localhost, matched by ``VirtualHosts`` or one of ``hosts`` (names, ``*.`` patterns).
     ``read_only`` shows the page and accepts no change. Members can be added only at addresses in ``member_networks``
-    (networks, as for an IPAllowlist), and removed only where some are given. ``explain`` is asked for the text that says
-    where a URL goes, such as ``lambda url: explain(app, "GET", url).text()``. ``paths`` are the front paths of pools by
-    name, which Apache's own page shows.
+    (networks, as for an IPAllowlist), and removed only where some are given. ``explain`` is asked for the text that
+    says where a URL goes, such as ``lambda url: explain(app, "GET", url).text()``. ``paths`` are the front paths of
+    pools by name, which Apache's own page shows.
 
     Mount it with its path in ``SCRIPT_NAME``; all its links are relative. Nothing that it does touches the path of
     proxied requests.
