@@ -33,7 +33,7 @@ class AccessLog:
 
     ``log`` is a path, or a stream with ``write`` (text or binary). A path is opened on the first line, in append mode;
     each line is one write, so that several workers can share a file, and a file that was moved away or removed is
-    opened anew within a second (logrotate needs no signal). A line that cannot be written is lost with one warning;
+    opened anew at once (logrotate needs no signal). A line that cannot be written is lost with one warning;
     the request is not.
 
     ``errors`` (a path or a text stream) becomes ``wsgi.errors`` for what is behind: ErrorLog. ``format`` is
@@ -69,9 +69,7 @@ class AccessLog:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self.around(self.app, environ, start_response)
 
-    def around(
-        self, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def around(self, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer with ``app`` instead of the one behind, logged all the same, also by an AccessLog behind this one."""
         if app is not self.app and isinstance(self.app, AccessLog):
             app = partial(self.app.around, app)
@@ -221,9 +219,7 @@ class _Record:
             peer=str(environ.get("proxymw.peer", client)),
             user=environ.get("REMOTE_USER"),
             host=host,
-            server_name=self._log._server_name
-            or environ.get("proxymw.server_name")
-            or environ.get("SERVER_NAME", ""),
+            server_name=self._log._server_name or environ.get("proxymw.server_name") or environ.get("SERVER_NAME", ""),
             port=port or ("443" if scheme == "https" else "80"),
             local_port=local_port,
             local_address=environ.get("SERVER_ADDR") or environ.get("SERVER_NAME", ""),
@@ -394,17 +390,15 @@ def _sink(target: Any, name: str) -> _Sink:
 class LogFile:
     """A file that lines are appended to, by any number of threads and processes, for years.
 
-    The parent directory is made when it is missing. Between rotations (the path names another file, or none) the file
-    is looked at once a second at most.
+    The parent directory is made when it is missing. Each line goes to the file that the path names at that moment, so
+    that a rotation needs no signal and loses nothing; asking costs a microsecond.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         # A server may change its directory between configuration and the first request.
         self.name = os.path.abspath(os.fspath(path))
-        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._file: int | None = None
-        self._look_at = 0.0
         self._warned = self._torn = False
 
     def write(self, text: str) -> None:
@@ -425,10 +419,6 @@ class LogFile:
 
     def _opened(self) -> int:
         """The descriptor to write to, opened anew when the path no longer means it."""
-        now = self._monotonic()
-        if self._file is not None and now < self._look_at:
-            return self._file
-        self._look_at = now + 1
         if self._file is None or self._moved(self._file):
             fresh = self._open()
             if self._file is not None:
