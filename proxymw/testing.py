@@ -1,4 +1,4 @@
-"""Test a whole front without a socket: origins that answer from a script, and a record of what they were sent.
+"""Test a whole front without a socket: where requests go, and origins that answer from a script.
 
 >>> from werkzeug.test import Client
 >>> from proxymw import PrefixProxy
@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from proxymw.errors import ConfigError, UpstreamError
 from proxymw.exchange.response import Response
 from proxymw.exchange.transport import replace_default
+from proxymw.explain import explain
 from proxymw.rules.origins import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+
+    from _typeshed.wsgi import WSGIApplication
 
     from proxymw.exchange.connection import Interim
     from proxymw.exchange.limits import Limits
@@ -143,6 +146,26 @@ class ScriptedTransport:
 
     def __repr__(self) -> str:
         return f"<ScriptedTransport: {len(self.sent)} requests sent>"
+
+
+def assert_routes(
+    app: WSGIApplication,
+    url: str,
+    to: str | int,
+    *,
+    method: str = "GET",
+    headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+    client: str = "127.0.0.1",
+) -> None:
+    """Fail, and print why, unless a request for ``url`` (a path, or ``http://host/path``) goes to ``to``.
+
+    Nothing is sent. ``to`` is the URL that is forwarded to (``balancer://name/path`` for a pool), the Location of a redirect, the end of
+    a file's path, a status that is answered, or ``"manager"`` or ``"application"`` for what is mounted or behind.
+    """
+    found = explain(app, method, url, headers, client)
+    here = found.outcome == "file" and isinstance(to, str) and found.target.endswith(to)
+    if not here and to not in (found.target or None, found.status, found.outcome):
+        raise AssertionError(f"{method} {url} goes elsewhere than to {to}:\n{found.text()}")
 
 
 def _sent(origin: Origin, request: Request, limits: Limits | None) -> SentRequest:

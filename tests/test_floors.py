@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "proxymw"
 # From the bottom up. A module imports from its own floor and those below; `explain`, `apacheconf` and the command
 # line stand on the skins.
 FLOORS = ("errors", "rules", "state", "exchange", "skins", "top")
-TOP = {"explain", "apacheconf", "__main__", "serving", "paste"}
+TOP = {"explain", "apacheconf", "__main__", "serving", "paste", "testing"}
 BOTTOM = {"errors", "rules", "state", "exchange"}
 
 #: Modules that exist for the sake of an extra, and are imported by nothing else.

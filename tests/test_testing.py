@@ -8,9 +8,20 @@ from collections.abc import Iterator
 import pytest
 from werkzeug.test import Client
 
-from proxymw import BalancerPool, ConfigError, Member, PrefixProxy, RewriteProxy
+from proxymw import (
+    BalancerManagerApp,
+    BalancerPool,
+    ConfigError,
+    IPAllowlist,
+    Member,
+    PrefixProxy,
+    Redirects,
+    RewriteProxy,
+    StaticOrPass,
+    VirtualHosts,
+)
 from proxymw.errors import BodyTruncated, ConnectionReset, ConnectRefused, FirstByteTimeout
-from proxymw.testing import ScriptedTransport
+from proxymw.testing import ScriptedTransport, assert_routes
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +155,31 @@ def test_wrong_scripts() -> None:
         ScriptedTransport({"http://a/b": "x"})
     with pytest.raises(ConfigError, match="answers of http://a must be at least one"):
         ScriptedTransport({"http://a": []})
+
+
+def test_assert_routes(tmp_path) -> None:
+    (tmp_path / "logo.svg").write_text("<svg/>")
+    pool = BalancerPool([APP1], name="cluster")
+    manager = IPAllowlist(BalancerManagerApp([pool]), allow=["10.0.0.1"])
+    app = PrefixProxy(
+        StaticOrPass(None, tmp_path),
+        [("/balancer-manager", manager), ("/wiki/static/", "!"), ("/wiki/", f"{APP2}/"), ("/app/", pool)],
+    )
+    app = VirtualHosts({"ducklington.org": Redirects(app, [("/old", "/wiki/old")])}, default=None)
+    for path, to in [
+        ("/wiki/a%2Fb?c", f"{APP2}/a%2Fb?c"),
+        ("/wiki/static/x", 404),
+        ("/app/x", "balancer://cluster/x"),
+        ("/logo.svg", "/logo.svg"),
+        ("/old", "/wiki/old"),
+        ("/balancer-manager/", 403),
+        ("/../x", 400),
+    ]:
+        assert_routes(app, f"http://ducklington.org{path}", to=to)
+    assert_routes(app, "http://ducklington.org/balancer-manager/", to="manager", client="10.0.0.1")
+    with pytest.raises(AssertionError) as failed:
+        assert_routes(app, "http://ducklington.org/wiki/x", to=f"{APP1}/x")
+    told = str(failed.value)
+    assert told.startswith("GET http://ducklington.org/wiki/x goes elsewhere than to http://app1.ducklington.org/x:\n")
+    assert "/wiki/ -> http://app2.ducklington.org/: matches" in told
+    assert f"=> forward {APP2}/x" in told
