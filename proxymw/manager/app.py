@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,8 +12,8 @@ from webob import Response
 from proxymw import metrics
 from proxymw.errors import ConfigError, RequestRefused
 from proxymw.exchange.events import event_line, request_values
-from proxymw.manager import api, classic, page
-from proxymw.manager.assets import asset, stamp
+from proxymw.manager import answers, api, classic, page
+from proxymw.manager.assets import stamp
 from proxymw.manager.forms import Change, acts, bad, change_of, find_member, parse_fields, pool_named, read_form
 from proxymw.manager.security import (
     SECURITY_HEADERS,
@@ -38,7 +36,6 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 READ_ONLY = "This balancer manager is read-only."
-NO_PAGE = "The balancer manager has no such page."
 
 logger = logging.getLogger("proxymw.manager")
 
@@ -95,7 +92,7 @@ class BalancerManagerApp:
             response = self._respond(environ)
         except Refused as refused:
             _log_refusal(environ, refused)
-            answer = _problem if environ.get("PATH_INFO", "").startswith("/api/") else _text
+            answer = answers.problem if environ.get("PATH_INFO", "").startswith("/api/") else answers.text
             response = answer(refused.status, refused.detail, refused.headers)
         for name, value in SECURITY_HEADERS:
             response.headers[name] = value
@@ -115,13 +112,13 @@ class BalancerManagerApp:
             return self._get(environ)
         if path.startswith("/static/"):
             _only(method, "GET, HEAD")
-            return _static(path.removeprefix("/static/"))
+            return answers.static(path.removeprefix("/static/"))
         if path == "/api/v1" or path.startswith("/api/v1/"):
-            return _json(*api.respond(self, environ, path.removeprefix("/api/v1")))
+            return answers.as_json(*api.respond(self, environ, path.removeprefix("/api/v1")))
         if path in ("/metrics", "/healthz"):
             _only(method, "GET, HEAD")
             return self._metrics() if path == "/metrics" else self._health()
-        raise Refused(404, "mgr_not_found", NO_PAGE)
+        raise Refused(404, "mgr_not_found", answers.NO_PAGE)
 
     def _metrics(self) -> Any:
         try:
@@ -134,8 +131,8 @@ class BalancerManagerApp:
         """200 while every pool has a usable member, else 503; which have none is told."""
         idle = [pool.name for pool in self.pools if not any(view.usable for view in pool.snapshot().members)]
         if idle:
-            return _text(503, "no usable member: " + " ".join(idle))
-        return _text(200, "ok")
+            return answers.text(503, "no usable member: " + " ".join(idle))
+        return answers.text(200, "ok")
 
     # -- the page ----------------------------------------------------------------------------------------------------
 
@@ -189,7 +186,7 @@ class BalancerManagerApp:
 
     def _classic(self, environ: Environ, method: str) -> Any:
         if method == "OPTIONS":
-            return _text(200, "", [("Allow", "GET, HEAD, OPTIONS, POST")])
+            return answers.text(200, "", [("Allow", "GET, HEAD, OPTIONS, POST")])
         _only(method, "GET, HEAD, OPTIONS, POST")
         form = dict(read_form(environ, strict=False) if method == "POST" else parse_fields(_query(environ)))
         # Without a Referer of its own host Apache reads no parameter at all.
@@ -325,40 +322,6 @@ def _here(environ: Environ) -> str:
 
 def _refresh(text: str) -> int:
     return int(text) if text in ("1", "2", "5", "10", "30", "60") else 0
-
-
-def _static(name: str) -> Any:
-    found = asset(name)
-    if found is None:
-        raise Refused(404, "mgr_not_found", NO_PAGE)
-    kind, body = found
-    headers = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body)))]
-    return Response(body=body, headerlist=[*headers, ("Cache-Control", "private, max-age=86400")])
-
-
-def _text(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Any:
-    response = Response(
-        (detail + "\n" if detail else "").encode(), status=status, content_type="text/plain", charset="utf-8"
-    )
-    for name, value in headers:
-        response.headers[name] = value
-    return response
-
-
-def _json(status: int, value: Any, headers: Iterable[tuple[str, str]]) -> Any:
-    if value is None:
-        return Response(status=status, headerlist=[])
-    body = json.dumps(value, separators=(",", ":")).encode()
-    kept = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers]
-    return Response(body, status=status, headerlist=kept)
-
-
-def _problem(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Any:
-    """RFC 9457."""
-    title = http.HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
-    kept = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *headers]
-    return Response(body, status=status, headerlist=kept)
 
 
 def _sentence(text: str) -> str:
