@@ -18,6 +18,7 @@ _HOMES = {
     "Health": "rules.health",
     "HostPattern": "rules.matchers",
     "IPAllowlist": "allow",
+    "Locations": "locations",
     "Member": "rules.members",
     "NetworkSet": "rules.matchers",
     "PathPrefix": "rules.matchers",
@@ -32,11 +33,13 @@ _HOMES = {
     "RewriteCond": "rules.rewriting",
     "RewriteProxy": "rewrite",
     "RewriteRule": "rules.rewriting",
+    "SetEnvIf": "variables",
     "StaticOrPass": "static",
     "StickyCookie": "rules.sticky",
     "StickyRoute": "rules.sticky",
     "Transport": "exchange.transport",
     "Tunnels": "exchange.tunnel",
+    "Variables": "variables",
     "VirtualHosts": "vhosts",
     "from_file": "apacheconf",
 }
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from proxymw.exchange.tunnel import Tunnels as Tunnels
     from proxymw.headerskin import HeaderRule as HeaderRule
     from proxymw.headerskin import Headers as Headers
+    from proxymw.locations import Locations as Locations
     from proxymw.manager import BalancerManagerApp as BalancerManagerApp
     from proxymw.prefix import PrefixProxy as PrefixProxy
     from proxymw.prefix import ProxyRule as ProxyRule
@@ -74,6 +78,8 @@ if TYPE_CHECKING:
     from proxymw.rules.sticky import StickyCookie as StickyCookie
     from proxymw.rules.sticky import StickyRoute as StickyRoute
     from proxymw.static import StaticOrPass as StaticOrPass
+    from proxymw.variables import SetEnvIf as SetEnvIf
+    from proxymw.variables import Variables as Variables
     from proxymw.vhosts import VirtualHosts as VirtualHosts
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -61,12 +63,17 @@ class Service(BaseApplication):  # type: ignore[misc]
     ) -> None:
         self._path, self._lenient, self._defines = path, lenient, dict(defines or {})
         self._settings = {**SETTINGS, **settings}
+        self._state = tempfile.mkdtemp(prefix="proxymw-")
         # Before anything is bound: a file that cannot be loaded is the caller's error.
-        self._app = self._load()
+        try:
+            self._app = self._load()
+        except BaseException:
+            shutil.rmtree(self._state, ignore_errors=True)
+            raise
         super().__init__()
 
     def _load(self) -> WSGIApplication:
-        return load(self._path, lenient=self._lenient, defines=self._defines)
+        return load(self._path, lenient=self._lenient, defines=self._defines, state=self._state)
 
     def load_config(self) -> None:
         for name, value in self._settings.items():
@@ -86,12 +93,17 @@ class Service(BaseApplication):  # type: ignore[misc]
         return True
 
     def run(self) -> None:
-        _check_free(self.cfg.address)
+        master = os.getpid()
         try:
+            _check_free(self.cfg.address)
             _Master(self).run()
         except RuntimeError as error:
             print(f"proxymw: {error}", file=sys.stderr, flush=True)
             sys.exit(1)
+        finally:
+            # Workers end here too.
+            if os.getpid() == master:
+                shutil.rmtree(self._state, ignore_errors=True)
 
 
 def _check_free(addresses: Iterable[Any]) -> None:

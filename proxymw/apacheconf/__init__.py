@@ -27,17 +27,22 @@ def read(source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapp
 
 
 def load(
-    source: str | os.PathLike[str], *, lenient: bool = False, defines: Mapping[str, str] | None = None
+    source: str | os.PathLike[str],
+    *,
+    lenient: bool = False,
+    defines: Mapping[str, str] | None = None,
+    state: str | None = None,
 ) -> WSGIApplication:
     """The WSGI application of a configuration, made of proxymw's own middlewares.
 
     Raises ConfFileError (a ConfigError) that reads ``FILE:LINE: Directive: what is wrong and what is accepted``.
     ``lenient`` ignores unsupported directives that neither route nor guard; ``defines`` are names set in advance, as
-    by ``httpd -D``. Nothing is opened or connected: logs and sockets are opened by the first request.
+    by ``httpd -D``. ``state`` is a directory in which balancers keep what workers share, also over a reload.
+    Nothing is opened or connected: logs and sockets are opened by the first request.
     """
     from proxymw.apacheconf.build import Builder
 
-    return Builder(read(source, lenient=lenient, defines=defines)).application()
+    return Builder(read(source, lenient=lenient, defines=defines), state=state).application()
 
 
 def from_file(path: str | os.PathLike[str], *, lenient: bool = False) -> WSGIApplication:

@@ -66,6 +66,8 @@ class Builder:
     #: (name of the pool, its members) so that a pool of the main server is one in all hosts.
     pools: dict[int, BalancerPool] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    #: Where pools keep what their workers share: a directory, or None for what each finds best.
+    state: str | None = None
 
     def application(self) -> WSGIApplication:
         site = self.site
@@ -98,6 +100,8 @@ class Builder:
         if not hosts:
             return default
         try:
+            if next(iter(hosts.values())) is default:
+                return VirtualHosts(hosts, policy=policy)
             return VirtualHosts(hosts, default=default, policy=policy)
         except ConfigError as error:
             raise ConfFileError(first.place, "<VirtualHost>", str(error)) from None
@@ -140,7 +144,7 @@ class Builder:
             persist = None
             if server.persist:
                 persist = os.path.join(self.site.server_root or os.path.dirname(balancer.place.file), f"{unique}.pool")
-            known = self.pools[id(balancer)] = pool_of(balancer, policy, name=unique, persist=persist)
+            known = self.pools[id(balancer)] = pool_of(balancer, policy, name=unique, persist=persist, state=self.state)
         return known
 
 

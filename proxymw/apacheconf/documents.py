@@ -245,7 +245,7 @@ def _etag(settings: Settings) -> tuple[str, ...]:
             parts -= names
         else:
             parts |= names
-    return tuple(part for part in ("inode", "size", "mtime") if part in parts)
+    return tuple(part for part in ("inode", "mtime", "size") if part in parts)
 
 
 def _table(site: Site) -> Any:

@@ -51,7 +51,9 @@ def member_of(line: MemberLine) -> Member:
         raise ConfFileError(line.place, "BalancerMember", str(error)) from None
 
 
-def pool_of(balancer: Balancer, policy: Policy, *, name: str = "", persist: str | None = None) -> BalancerPool:
+def pool_of(
+    balancer: Balancer, policy: Policy, *, name: str = "", persist: str | None = None, state: str | None = None
+) -> BalancerPool:
     """A balancer with everything that ProxySet and ProxyPass lines said about it."""
     members = [member_of(line) for line in balancer.members]
     options: dict[str, Any] = {}
@@ -69,7 +71,9 @@ def pool_of(balancer: Balancer, policy: Policy, *, name: str = "", persist: str 
     try:
         if options.get("stickysession"):
             arguments["sticky"] = _sticky(options)
-        return BalancerPool(members, name=name or balancer.name, policy=policy, persist=persist, **arguments)
+        return BalancerPool(
+            members, name=name or balancer.name, policy=policy, persist=persist, state=state, **arguments
+        )
     except ConfigError as error:
         raise ConfFileError(balancer.place, f"<Proxy balancer://{balancer.name}>", str(error)) from None
 

@@ -65,7 +65,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def filled(text: str, root: Path) -> str:
     places = {name: f"http://{address}" for name, address in HOSTS.items()}
     places |= {f"{name}_host": address for name, address in HOSTS.items()}
-    places |= {"port": "80", "docroot": f"{root}/www", "root": str(root), "logs": f"{root}/logs", "conf": f"{root}/conf"}
+    places |= {
+        "port": "80",
+        "docroot": f"{root}/www",
+        "root": str(root),
+        "logs": f"{root}/logs",
+        "conf": f"{root}/conf",
+    }
     for name, value in places.items():
         text = text.replace("{" + name + "}", value)
     return text
@@ -95,10 +101,12 @@ def test_httpd_did(fact: dict[str, Any], root: Path) -> None:
         "QUERY_STRING": query,
         "REMOTE_ADDR": "127.0.0.1",
     }
-    for name, value in fact["headers"]:
-        environ["HTTP_" + name.upper().replace("-", "_")] = value
+    for name, value in fact.get("headers", [["Host", "ducklington.org"]]):
+        environ["HTTP_" + name.upper().replace("-", "_")] = filled(value, root)
     if "client" in fact:
-        environ["HTTP_X_ORACLE_CLIENT" if "clients" in FACTS["configs"][fact["config"]] else "REMOTE_ADDR"] = fact["client"]
+        environ["HTTP_X_ORACLE_CLIENT" if "clients" in FACTS["configs"][fact["config"]] else "REMOTE_ADDR"] = fact[
+            "client"
+        ]
     with ScriptedTransport() as origins:
         body, status, headers = run_wsgi_app(stack(fact["config"], root), environ, buffered=True)
     origin = {f"http://{address}": name for name, address in HOSTS.items()}
