@@ -159,8 +159,9 @@ def assert_routes(
 ) -> None:
     """Fail, and print why, unless a request for ``url`` (a path, or ``http://host/path``) goes to ``to``.
 
-    Nothing is sent. ``to`` is the URL that is forwarded to (``balancer://name/path`` for a pool), the Location of a redirect, the end of
-    a file's path, a status that is answered, or ``"manager"`` or ``"application"`` for what is mounted or behind.
+    Nothing is sent. ``to`` is the URL that is forwarded to (``balancer://name/path`` for a pool), the Location of a
+    redirect, the end of a file's path, a status that is answered, or ``"manager"`` or ``"application"`` for what is
+    mounted or behind.
     """
     found = explain(app, method, url, headers, client)
     here = found.outcome == "file" and isinstance(to, str) and found.target.endswith(to)
