@@ -81,6 +81,18 @@ def test_standalone(front, echo, tmp_path):
     assert (tmp_path / "access.log").exists()
 
 
+def test_the_assertions_hold_for_the_standalone_front(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "site"}
+    exec(block("Standalone") + block("Test it"), names)
+    names["test_routes"]()
+
+
+def test_pictures_and_pages_that_are_named_exist():
+    for target in re.findall(r"\]\(([^)#:]+)\)|(?:src|srcset)=\"([^\"]+)\"", README):
+        assert (ROOT / "".join(target)).exists(), target
+
+
 def test_the_demo_prints_what_the_readme_shows():
     from demo.launcher import welcome
 
