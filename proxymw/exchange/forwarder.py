@@ -220,9 +220,9 @@ class Forwarder:
                     request.ask(upgrade)
             exchange = self._exchange(environ, destination, request, options)
         except RequestRefused as refusal:
-            return refuse(environ, start_response, refusal)
+            return _unswitched(environ, refuse(environ, start_response, refusal))
         except UpstreamError as error:
-            return self._fail(environ, start_response, error)
+            return _unswitched(environ, self._fail(environ, start_response, error))
         lease, response, began = exchange
         if response is None:
             return call_app(environ, start_response, lease, request, options.prefix)
@@ -352,7 +352,7 @@ class Forwarder:
             tunnel = Tunnel(environ, response, headers, options.tunnels, finish)
         except RequestRefused as refusal:
             finish()
-            return refuse(environ, start_response, refusal)
+            return _unswitched(environ, refuse(environ, start_response, refusal))
         start_response(status_line(101), headers)
         return tunnel
 
@@ -446,6 +446,11 @@ def _finish(
             received=response.received,
             seconds=(until or time.monotonic()) - began,
         )
+
+
+def _unswitched(environ: WSGIEnvironment, page: list[bytes]) -> Iterable[bytes]:
+    """An error page of ours; no byte that the client sent behind an upgrade that failed is read as a request."""
+    return NotSwitched(environ, page) if "HTTP_UPGRADE" in environ else page
 
 
 def _note(environ: WSGIEnvironment, lease: Lease, attempts: int, began: float) -> None:

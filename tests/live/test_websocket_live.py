@@ -265,6 +265,27 @@ def test_what_was_sent_too_early_is_no_request_when_the_upgrade_is_refused(
     assert [request.target for request in origin.requests] == ["/"]
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "status"),
+    [
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", "True", b"502"),
+        (b"nonsense\r\n\r\n", "True", b"502"),
+        (b"", "True", b"502"),
+        (b"never asked", "Tunnels(most=0)", b"503"),
+    ],
+)
+def test_what_was_sent_too_early_is_no_request_when_the_upgrade_fails(
+    script: bytes, options: str, status: bytes, front: Callable[..., Front]
+) -> None:
+    with ScriptedOrigin(["read the head", script]) as scripted:
+        rules = f"app = PrefixProxy(None, [ProxyRule('/ws', ORIGIN, websocket={options})])"
+        server = front(source(rules, ORIGIN=scripted.url))
+        answer = server.raw(HANDSHAKE + b"GET /ws/secret HTTP/1.1\r\nHost: front\r\n\r\n")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert not any(b"secret" in received for received in scripted.received)
+
+
 def test_through_a_pool_with_sticky_and_through_a_rewrite_rule(front: Callable[..., Front]) -> None:
     rules = """
     pool = BalancerPool([Member(URLS[0], route="one"), Member(URLS[1], route="two")], name="ws", sticky=True)
