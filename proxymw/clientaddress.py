@@ -26,10 +26,9 @@ class _Client(NamedTuple):
 class ClientAddress:
     """Set ``REMOTE_ADDR`` to the client's address as told by proxies that are trusted: mod_remoteip.
 
-    ``trusted`` are the proxies in front of this server, as for ``NetworkSet``: RemoteIPTrustedProxy, which may name
-    clients on the internet but not private, loopback or link-local ones. ``internal`` are proxies that may name any
-    address: RemoteIPInternalProxy; use it where the clients are on your own network. ``"unix"`` trusts a peer on a
-    UNIX socket.
+    ``trusted`` are the proxies in front of this server, as for ``NetworkSet``; they may name any address, as those of
+    RemoteIPInternalProxy. ``external`` are proxies of somebody else (RemoteIPTrustedProxy): they may name clients on
+    the internet, but not private, loopback or link-local ones. ``"unix"`` trusts a peer on a UNIX socket.
 
     ``header`` is read from right to left, for as long as the address in hand is a trusted proxy's: nobody can put an
     address to the left of what a trusted proxy wrote and be believed. An entry that is not an IP address ends the walk.
@@ -45,13 +44,13 @@ class ClientAddress:
         trusted: str | Iterable[str] | NetworkSet = (),
         header: str = "X-Forwarded-For",
         *,
-        internal: str | Iterable[str] | NetworkSet = (),
+        external: str | Iterable[str] | NetworkSet = (),
         proto: str | None = None,
     ) -> None:
         self.app = behind(app)
         self.trusted = trusted if isinstance(trusted, NetworkSet) else NetworkSet(trusted, name="trusted")
-        self.internal = internal if isinstance(internal, NetworkSet) else NetworkSet(internal, name="internal")
-        if not self.trusted and not self.internal:
+        self.external = external if isinstance(external, NetworkSet) else NetworkSet(external, name="external")
+        if not self.trusted and not self.external:
             raise ConfigError(f"trusted must be the addresses of the proxies in front, got {trusted!r}")
         self.header = header
         self._key = _environ_key(header, "header")
@@ -59,7 +58,7 @@ class ClientAddress:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         peer = environ.get("REMOTE_ADDR", "")
-        if peer in self.trusted or peer in self.internal:
+        if peer in self.trusted or peer in self.external:
             self._believe(environ, peer)
         return self.app(environ, start_response)
 
@@ -69,7 +68,7 @@ class ClientAddress:
 
     def _walk(self, peer: str, value: str) -> _Client:
         entries = addresses_in(value, forwarded=self._key == "HTTP_FORWARDED")
-        address, used = walk_back(peer, [entry.address for entry in entries], self.trusted, self.internal)
+        address, used = walk_back(peer, [entry.address for entry in entries], self.trusted, self.external)
         left = len(entries) - used
         return _Client(address, "" if not left else value[: entries[left - 1].end])
 

@@ -342,7 +342,7 @@ def _headers(walk: _Walk, app: Headers) -> Any:
 @_explains("clientaddress.ClientAddress")
 def _client_address(walk: _Walk, app: ClientAddress) -> Any:
     before = walk.environ.get("REMOTE_ADDR", "")
-    if before in app.trusted or before in app.internal:
+    if before in app.trusted or before in app.external:
         app._believe(walk.environ, before)
     after = walk.environ.get("REMOTE_ADDR", "")
     if before != after:

@@ -184,8 +184,8 @@ def allow(global_conf: Mapping[str, str], **local: str) -> Filter:
 
 
 def clientaddress(global_conf: Mapping[str, str], **local: str) -> Filter:
-    """``trusted``, ``internal``: words; ``header``, ``proto``."""
-    options = _read(local, {"trusted": words, "internal": words, "header": text, "proto": text})
+    """``trusted``, ``external``: words; ``header``, ``proto``."""
+    options = _read(local, {"trusted": words, "external": words, "header": text, "proto": text})
     return lambda app: ClientAddress(app, **options)
 
 

@@ -129,7 +129,7 @@ class Builder:
         if server.remote_header is None:
             return app
         try:
-            return ClientAddress(app, server.trusted, internal=server.internal, header=server.remote_header)
+            return ClientAddress(app, server.internal, external=server.trusted, header=server.remote_header)
         except ConfigError as error:
             raise ConfFileError(server.place, "RemoteIPHeader", str(error)) from None
 

@@ -57,15 +57,16 @@ def _node(element: str) -> str | None:
     return None if node is None else node[1] or node[2]
 
 
-def walk_back(peer: str, addresses: Sequence[str | None], trusted: NetworkSet, internal: NetworkSet) -> tuple[str, int]:
+def walk_back(peer: str, addresses: Sequence[str | None], trusted: NetworkSet, external: NetworkSet) -> tuple[str, int]:
     """(the client's address, how many of ``addresses`` were used), walking from the right while each is a proxy's.
 
-    The result is canonical text. An entry that is no address, or one that its proxy may not name, ends the walk.
+    Proxies of ``external`` may name public addresses only. The result is canonical text. An entry that is no address,
+    or one that its proxy may not name, ends the walk.
     """
     current, used = peer, 0
     for text in reversed(addresses):
-        inside = current in internal
-        if not inside and current not in trusted:
+        inside = current in trusted
+        if not inside and current not in external:
             break
         address = _plain(text)
         if address is None or not (inside or _public(address)):

@@ -10,12 +10,12 @@ from proxymw.clientaddress import ClientAddress
 from proxymw.errors import ConfigError
 from tests.wsgi.calling import call, echo_environ
 
-TRUSTED = ["192.0.2.1", "198.51.100.0/24", "2001:db8:ffff::1"]
+EXTERNAL = ["192.0.2.1", "198.51.100.0/24", "2001:db8:ffff::1"]
 
 
 def seen_by_app(skin_options: dict[str, Any], **environ: Any) -> dict[str, Any]:
     seen: list[dict[str, Any]] = []
-    options = {"trusted": TRUSTED, "internal": ["127.0.0.1", "10.0.0.0/8"], **skin_options}
+    options = {"trusted": ["127.0.0.1", "10.0.0.0/8"], "external": EXTERNAL, **skin_options}
     call(ClientAddress(echo_environ(seen), **options), **environ)
     return seen[0]
 
@@ -35,9 +35,12 @@ def seen_by_app(skin_options: dict[str, Any], **environ: Any) -> dict[str, Any]:
         ("192.0.2.1", "1.2.3.4, 198.51.100.7", "1.2.3.4", None),
         ("192.0.2.1", "9.9.9.9,1.2.3.4 ,198.51.100.7", "1.2.3.4", "9.9.9.9"),
         ("10.0.0.1", "1.2.3.4, 2001:DB8:FFFF::1, 10.0.0.2", "1.2.3.4", None),
-        # only internal proxies may name private addresses
+        # proxies of somebody else may not name private addresses; those in front of us may: a front that took the
+        # proxy for the client let a whole network into what was allowed for 127.0.0.1
         ("192.0.2.1", "192.168.1.7", "192.0.2.1", "192.168.1.7"),
         ("10.0.0.1", "192.168.1.7", "192.168.1.7", None),
+        ("10.0.0.1", "1.2.3.4, 10.0.0.2", "1.2.3.4", None),
+        ("127.0.0.1", "192.168.1.233", "192.168.1.233", None),
         ("192.0.2.1", "::1", "192.0.2.1", "::1"),
         ("192.0.2.1", "fe80::1", "192.0.2.1", "fe80::1"),
         ("192.0.2.1", "172.16.0.1, 198.51.100.9", "198.51.100.9", "172.16.0.1"),
@@ -71,7 +74,7 @@ def test_without_the_header_nothing_changes() -> None:
 
 
 def test_a_unix_socket_can_be_the_trusted_peer() -> None:
-    options = {"trusted": "unix", "internal": ()}
+    options = {"trusted": "unix", "external": ()}
     assert seen_by_app(options, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="1.2.3.4")["REMOTE_ADDR"] == "1.2.3.4"
     assert seen_by_app({}, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="1.2.3.4")["REMOTE_ADDR"] == ""
 
@@ -125,7 +128,7 @@ def test_the_scheme_is_believed_on_request_and_from_trusted_peers(peer: str, val
 
 
 def test_client_is_the_decision_alone() -> None:
-    skin = ClientAddress(None, TRUSTED)
+    skin = ClientAddress(None, EXTERNAL)
     assert skin.client("192.0.2.1", "9.9.9.9, 1.2.3.4, 198.51.100.7") == "1.2.3.4"
     assert skin.client("203.0.113.9", "1.2.3.4") == "203.0.113.9"
 

@@ -36,7 +36,7 @@ def test_filters(tmp_path: Path) -> None:
     app = paste.static({}, root=str(tmp_path), index="index.html, index.htm", precompressed="yes", max_age="60")(app)
     app = paste.accesslog({}, log=str(tmp_path / "log"), format="common")(app)
     app = paste.allow({}, allow="10.0.0.0/8 127.0.0.1")(app)
-    app = paste.clientaddress({}, internal="127.0.0.1", proto="X-Forwarded-Proto")(app)
+    app = paste.clientaddress({}, trusted="127.0.0.1", proto="X-Forwarded-Proto")(app)
     assert call(app, "/wiki/static/x", HTTP_X_FORWARDED_FOR="10.1.2.3").body == b"10.1.2.3"
     assert call(app, "/a.css")["Cache-Control"] == "max-age=60, public"
     assert call(app, "/a.css", HTTP_X_FORWARDED_FOR="81.2.69.142").code == 403
