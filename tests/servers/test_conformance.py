@@ -63,6 +63,7 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "early_hints": _NO_HINTS,
         "keep_alive": _CLOSES,
         "pipelined": _CLOSES,
+        "old_clients": "sends chunks to an HTTP/1.0 client too",
         "refused_two_lengths": "takes the last of several lengths",
         "refused_bare_line_feed": "takes a bare line feed as a line's end",
         "refused_another_authority": "takes an absolute target's authority as the Host",
@@ -307,7 +308,8 @@ def pipelined(ask: Asker) -> None:
 @check
 def old_clients(ask: Asker) -> None:
     """An HTTP/1.0 client gets no chunks."""
-    origin = ask.echo(answer=lambda request: Answer(body=[b"a", b"b"], chunked=True))
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    origin = ask.scripted([READ_HEAD, head + b"1\r\na\r\n", 0.1, b"1\r\nb\r\n0\r\n\r\n"])
     reply = ask.served.raw(b"GET /%d/ HTTP/1.0\r\nHost: f\r\n\r\n" % origin.port)
     assert reply.partition(b"\r\n\r\n")[2] == b"ab"
 
