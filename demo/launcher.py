@@ -130,6 +130,7 @@ def start_origin(name: str, children: dict[str, subprocess.Popen[bytes]]) -> str
 def start_front(listening: socket.socket, origins: dict[str, str]) -> subprocess.Popen[bytes]:
     descriptor = listening.fileno()
     command = ["gunicorn", "--bind", f"fd://{descriptor}", "--no-control-socket"]
+    command += ["--forwarded-allow-ips", ""]  # gunicorn would believe anybody on this machine about the scheme
     command += ["--worker-class", "gthread", "--threads", "16", "--graceful-timeout", "2", "demo.front:app"]
     environ = {**os.environ, "DEMO_ORIGINS": json.dumps(origins), "DEMO_LOGS": str(RUN)}
     with open(RUN / "front.log", "wb") as log, listening:

@@ -420,7 +420,12 @@ class LogFile:
     def _opened(self) -> int:
         """The descriptor to write to, opened anew when the path no longer means it."""
         if self._file is None or self._moved(self._file):
-            fresh = self._open()
+            try:
+                fresh = self._open()
+            except OSError:
+                if self._file is None:
+                    raise
+                return self._file  # better in the file that was moved away than nowhere
             if self._file is not None:
                 os.close(self._file)
             self._file = fresh

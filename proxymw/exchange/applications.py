@@ -22,7 +22,7 @@ def call_app(
     environ: WSGIEnvironment, start_response: StartResponse, lease: Lease, request: Request, prefix: str
 ) -> Iterable[bytes]:
     """Call the leased application with the request, mounted below ``prefix``; the lease ends with its body."""
-    body = _AppBody(lease)
+    body = _AppBody(lease, request)
     try:
         assert lease.app is not None
         body.result = lease.app(_mounted(environ, request, prefix), body.watch(start_response))
@@ -67,18 +67,22 @@ class _Rest(io.RawIOBase):
 class _AppBody:
     """The application's body; ``close`` ends the lease, once."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, request: Request) -> None:
         self.result: Iterable[bytes] = ()
         self._lease: Lease | None = lease
         self._began = time.monotonic()
         self._status = 0
-        self._sent = 0
+        # As if it had gone over a wire: bytraffic counts the request and the answer.
+        body = len(request.body) if request.stream is None else request.stream.length or 0
+        self._sent = len(request.method) + len(request.target) + len(request.fields) + body
+        self._received = 0
 
     def watch(self, start_response: StartResponse) -> StartResponse:
         """``start_response``, noting the status and adding the lease's own fields."""
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
             self._status = int(status[:3])
+            self._received = len("HTTP/1.1 ") + len(status)
             extra = self._lease.set_headers if self._lease is not None else []
             return start_response(status, [*headers, *extra], exc_info)
 
@@ -86,7 +90,7 @@ class _AppBody:
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self.result:
-            self._sent += len(piece)
+            self._received += len(piece)
             yield piece
 
     def close(self, error: UpstreamError | None = None) -> None:
@@ -96,7 +100,8 @@ class _AppBody:
         try:
             getattr(self.result, "close", lambda: None)()
         finally:
-            lease.finish(error, status=self._status, received=self._sent, seconds=time.monotonic() - self._began)
+            seconds = time.monotonic() - self._began
+            lease.finish(error, status=self._status, sent=self._sent, received=self._received, seconds=seconds)
 
     def __del__(self) -> None:
         self.close()

@@ -27,6 +27,7 @@ from proxymw.manager.security import (
 from proxymw.rules.hosts import HostPattern
 from proxymw.rules.members import Member
 from proxymw.rules.networks import NetworkSet
+from proxymw.rules.options import flag, listed
 from proxymw.rules.policy import Policy, as_policy
 
 if TYPE_CHECKING:
@@ -68,11 +69,9 @@ class BalancerManagerApp:
     ) -> None:
         self.policy = as_policy(policy)
         self.pools = _checked_pools(pools)
-        if isinstance(hosts, str):
-            raise ConfigError(f"hosts must be a list of host names, got {hosts!r}")
-        self.hosts = tuple(HostPattern(name, name="hosts") for name in hosts)
-        self.read_only = bool(read_only)
-        self.allow_unprotected = bool(allow_unprotected)
+        self.hosts = tuple(HostPattern(name, name="hosts") for name in listed("hosts", hosts, "host names"))
+        self.read_only = flag("read_only", read_only)
+        self.allow_unprotected = flag("allow_unprotected", allow_unprotected)
         self.member_networks = NetworkSet(member_networks, name="member_networks")
         if explain is not None and not callable(explain):
             raise ConfigError(f"explain must be a function from a URL to a text, got {explain!r}")
