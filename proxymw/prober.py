@@ -110,7 +110,10 @@ class Prober:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(8, thread_name_prefix=self.thread.name)
             list(self._executor.map(self._probe_one, seats))
-        left = min((due for due in self._due.values()), default=now + probe.interval) - time.monotonic()
+        # Members that left are forgotten: their time would always be past.
+        here = {seat.slot for seat in roster.seats if not seat.flags & _STOPPED}
+        self._due = {slot: due for slot, due in self._due.items() if slot in here}
+        left = min(self._due.values(), default=now + probe.interval) - time.monotonic()
         return min(max(left, 0.01), lease / 4)
 
     def _probe_one(self, seat: Seat) -> None:

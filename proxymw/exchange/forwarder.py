@@ -267,8 +267,6 @@ class Forwarder:
                 _log_attempt(environ, lease, error)
             except BaseException:
                 # Refused while its body came, or this worker is being stopped: not the member's fault.
-                if kept is not None:
-                    _finish(*kept)
                 lease.finish(ClientAborted("given up"), seconds=time.monotonic() - began)
                 if kept is not None:
                     _finish(*kept)

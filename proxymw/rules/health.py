@@ -112,7 +112,14 @@ class Probe:
             raise ConfigError(f"probe initial must be up or down, got {self.initial!r}")
         if self.method not in ("GET", "HEAD", "OPTIONS"):
             raise ConfigError(f"probe method must be GET, HEAD or OPTIONS, got {self.method!r}")
-        if not 0 <= self.jitter < 1:
+        if self.method == "HEAD" and self.body is not None:
+            raise ConfigError(f"probe method must be GET where a body is expected, got {self.method!r}")
+        if self.body is not None and not isinstance(self.body, bytes):
+            raise ConfigError(f"probe body must be bytes, got {self.body!r}")
+        statuses = self.status if isinstance(self.status, (range, frozenset, set, tuple, list)) else ()
+        if not statuses or not all(isinstance(status, int) for status in statuses):
+            raise ConfigError(f"probe status must be a range or a set of statuses, got {self.status!r}")
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
             raise ConfigError(f"probe jitter must be a share between 0 and 1, got {self.jitter!r}")
 
 

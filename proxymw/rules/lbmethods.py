@@ -89,9 +89,10 @@ def bybusyness(candidates: Sequence[int], counters: Counters, key: str = "") -> 
 
 
 class LeastConn:
-    """Power of two choices: of two members drawn by weight, the one with fewer requests in flight per weight.
+    """Power of two choices: of a member drawn by weight and any other, the one with fewer requests in flight per
+    weight.
 
-    The cost does not grow with the number of members, and no herd runs to the one that is free at this moment.
+    No herd runs to the one that is free at this moment; among idle members the weights decide.
     """
 
     def __init__(self, random: Random | None = None) -> None:
@@ -100,10 +101,12 @@ class LeastConn:
     def __call__(self, candidates: Sequence[int], counters: Counters, key: str = "") -> int:
         if len(candidates) == 1:
             return candidates[0]
-        first, second = self._random.sample(candidates, 2)
         lbfactor, busy = counters.lbfactor, counters.busy
-        # Cross-multiplied: (busy + 1) / factor without division.
-        return first if (busy[first] + 1) * lbfactor[second] <= (busy[second] + 1) * lbfactor[first] else second
+        first = self._random.choices(candidates, [lbfactor[i] for i in candidates])[0]
+        others = [i for i in candidates if i != first]
+        second = self._random.choice(others)
+        # Cross-multiplied: busy / factor without division. Where both are idle the draw by weight decides.
+        return first if busy[first] * lbfactor[second] <= busy[second] * lbfactor[first] else second
 
 
 class Ewma:

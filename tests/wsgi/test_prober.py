@@ -11,7 +11,7 @@ import pytest
 from proxymw.balancer import BalancerPool, Probe
 from proxymw.errors import ConnectRefused
 from proxymw.exchange.transport import Transport
-from proxymw.prober import ask
+from proxymw.prober import Prober, ask
 from proxymw.rules.origins import Origin
 from tests.origins import READ_REQUEST, RESET, Answer, dead_port
 
@@ -146,3 +146,14 @@ def test_another_process_takes_over(echo, pools, tmp_path) -> None:
     before = len(a.requests)
     pool.lease(SEVERAL).finish(status=200)
     until(lambda: len(a.requests) > before + 1)
+
+
+def test_a_member_that_left_does_not_keep_the_prober_awake(echo, pools) -> None:
+    one, two = echo("one"), echo("two")
+    pool = pools([one.url, two.url], probe=Probe(interval=30.0, jitter=0.0))
+    prober = Prober(pool, pool.probe)
+    prober._step()
+    for slot in prober._due:
+        prober._due[slot] -= 100.0
+    pool.remove(two.url)
+    assert prober._step() > 1
