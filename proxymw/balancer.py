@@ -38,7 +38,7 @@ from proxymw.rules.health import (
     record_success,
     revive,
 )
-from proxymw.rules.lbmethods import charge, electable
+from proxymw.rules.lbmethods import METHODS, charge, electable
 from proxymw.rules.members import DRAIN_BIT, OUT, Flag, Member
 from proxymw.rules.options import application, check_count, check_seconds, flag, instance
 from proxymw.rules.policy import Policy
@@ -139,7 +139,8 @@ class Lease:
             if self._done:
                 return
             self._done = True
-            table.in_flight[slot] -= 1
+            if table.in_flight[slot] > 0:  # it was given back already when the table was left
+                table.in_flight[slot] -= 1
             table.finished[slot] += 1
             if sent != self._counted:
                 table.own_sent[slot] += max(0, sent - self._counted)
@@ -286,10 +287,8 @@ class BalancerPool(PoolChanges):
         refused = 0
         for lease in tried:
             refused += lease.refused
-        if self._threads is not None and not tried and sum(table.in_flight) >= self._threads:
-            raise _no_member(f"{self.name}: {self._threads} requests of this worker are in it already", kind=_Busy)
         route = self._route(environ)
-        key = self._key(environ) if self._method_name == "hash" else ""
+        key = self._key(environ) if self._keyed else ""
         try:
             if refused:
                 self._allow_attempt(roster, tried, refused)
@@ -311,30 +310,42 @@ class BalancerPool(PoolChanges):
     ) -> Lease:
         """Elect until somebody is elected or the time to wait is over."""
         deadline = 0
-        while True:
-            now = self._now()
-            events: list[_Event] = []
-            with table.lock:
-                if table.words[H_GENERATION] != roster.generation:
-                    roster = self._build(table)
-                if now // SECOND > table.words[H_SAMPLED]:
-                    table.reap()
-                    table.sample(now // SECOND)
-                slot, routed = self._elect(table, roster, now, tried, route, key, events)
+        try:
+            while True:
+                now = self._now()
+                events: list[_Event] = []
+                with table.lock:
+                    if self._threads is not None and not tried and not deadline:
+                        self._check_room(table, self._threads)
+                    if table.words[H_GENERATION] != roster.generation:
+                        roster = self._build(table)
+                    if now // SECOND > table.words[H_SAMPLED]:
+                        table.reap()
+                        table.sample(now // SECOND)
+                    slot, routed = self._elect(table, roster, now, tried, route, key, events)
+                    if slot >= 0:
+                        table.elected[slot] += 1
+                        table.in_flight[slot] += 1
+                        if tried:
+                            again = table.retried if tried[-1]._slot == slot else table.redispatched
+                            again[slot] += 1
+                if events:
+                    self._tell(events, roster)
                 if slot >= 0:
-                    table.elected[slot] += 1
-                    table.in_flight[slot] += 1
-                    if tried:
-                        again = table.retried if tried[-1]._slot == slot else table.redispatched
-                        again[slot] += 1
-            if events:
-                self._tell(events, roster)
-            if slot >= 0:
-                break
-            deadline = self._wait(deadline, now, table, roster)
+                    break
+                deadline = self._wait(deadline, now, table, roster)
+        finally:
+            if deadline:  # it waited, all the time from then on
+                with self._birth:
+                    self._waiting -= 1
         seat = roster.by_slot[slot]
         self._describe(environ, seat, route, routed)
         return Lease(self, table, seat, self._cookie(environ, seat, route))
+
+    def _check_room(self, table: Table, threads: int) -> None:
+        """The bulkhead: who waits for a member holds a thread too. Under the lock, or all who come at once pass."""
+        if sum(table.in_flight) + self._waiting >= threads:
+            raise _no_member(f"{self.name}: {threads} requests of this worker are in it already", kind=_Busy)
 
     def _allow_attempt(self, roster: Roster, tried: Sequence[Lease], refused: int) -> None:
         attempts = self._effective_attempts(roster)
@@ -440,7 +451,10 @@ class BalancerPool(PoolChanges):
         """forcerecovery: when every member is in error, none of which is due for a retry, take all back."""
         found = table.found
         strict = self.policy.failover == "apache"
-        serving = roster.slots if strict else [i for i in roster.slots if not roster.flags[i] & _ASKED_OUT]
+        serving = roster.slots
+        if not strict:
+            # Nor does a member that active checks took out keep the others from being tried.
+            serving = tuple(i for i in serving if not roster.flags[i] & _ASKED_OUT and not found[i] & _CHECK_FAILED)
         for i in serving:
             if not found[i] & (_ERROR | _EJECTED):
                 return
@@ -504,6 +518,8 @@ class BalancerPool(PoolChanges):
 
     def _seated(self, roster: Roster) -> None:
         self.counts_early = self._method_name == "bytraffic"
+        # A method of the caller's own is given the key: it may go by it.
+        self._keyed = self._method_name == "hash" or self._method_name not in METHODS
         keep_slash = self.policy.spelling == "apache"
         self._reached = {
             slot: (_origin(seat.member, keep_slash), _limits(seat.member)) for slot, seat in roster.by_slot.items()
@@ -547,17 +563,13 @@ class BalancerPool(PoolChanges):
             if not seconds or (full and self._waiting >= self._queue):
                 raise self._exhausted(table, roster, now, full)
             deadline = now + int(seconds * SECOND)
-        if now >= deadline:
-            raise self._exhausted(table, roster, now, full)
-        with self._birth:
-            self._waiting += 1
-        try:
-            # An event wakes the waiters of this process; the short time is for what other workers give back.
-            self._room.clear()
-            self._room.wait(min(0.02, (deadline - now) / SECOND))
-        finally:
             with self._birth:
-                self._waiting -= 1
+                self._waiting += 1
+        elif now >= deadline:
+            raise self._exhausted(table, roster, now, full)
+        # An event wakes the waiters of this process; the short time is for what other workers give back.
+        self._room.clear()
+        self._room.wait(min(0.02, (deadline - now) / SECOND))
         return deadline
 
     def _at_limit(self, table: Table, roster: Roster) -> bool:

@@ -73,7 +73,7 @@ class PoolChanges(PoolViews):
         ``retry_now`` ends an error or an ejection.
         """
         table, roster = self.attached()
-        seat = self._seat(roster, member_id)
+        self._seat(roster, member_id)
         lbfactor = None if loadfactor is None else check_loadfactor(loadfactor)
         if lbset is not None:
             check_lbset(lbset)
@@ -83,9 +83,16 @@ class PoolChanges(PoolViews):
             if value is not None
         }
         check_seconds("deadline", deadline)
-        bits = _with_flags(seat.flags if state is None else with_state(seat.flags, state), flags)
-        i = seat.slot
+        _with_flags(0 if state is None else with_state(0, state), flags)
         with table.lock:
+            if table.words[H_GENERATION] != roster.generation:
+                roster = self._build(table)  # another change came between
+            seat = self._seat(roster, member_id)
+            bits = _with_flags(seat.flags if state is None else with_state(seat.flags, state), flags)
+            i = seat.slot
+            text = {**table.read_text(i), **words, "by": by[:60]}
+            if not table.write_text(i, text):  # first: nothing else is changed then
+                raise ConfigError(f"member {member_id!r} has too much text, got route or redirect too long")
             was_out = (seat.flags | table.found[i]) & OUT
             if bits != seat.flags:
                 table.asked_flags[i], table.mask[i] = bits, table.mask[i] | M_FLAGS
@@ -93,17 +100,14 @@ class PoolChanges(PoolViews):
                 table.asked_lbfactor[i], table.mask[i] = lbfactor, table.mask[i] | M_LBFACTOR
             if lbset is not None:
                 table.asked_lbset[i], table.mask[i] = lbset, table.mask[i] | M_LBSET
-            table.drain_until[i] = (
-                self._now() + int(deadline * SECOND) if deadline is not None and bits & DRAIN_BIT else 0
-            )
+            if not bits & DRAIN_BIT or state is not None or deadline is not None:
+                ends = bits & DRAIN_BIT and deadline is not None
+                table.drain_until[i] = self._now() + int((deadline or 0) * SECOND) if ends else 0
             if retry_now and table.found[i] & (_ERROR | _EJECTED | _TRIAL):
                 table.since[i] = wall()
                 table.went_up[i] += 1
                 table.found[i] &= ~(_ERROR | _EJECTED | _TRIAL)
                 table.fails[i] = table.ejections[i] = 0
-            text = {**table.read_text(i), **words, "by": by[:60]}
-            if not table.write_text(i, text):
-                raise ConfigError(f"member {member_id!r} has too much text, got route or redirect too long")
             for name, bit in (("route", M_ROUTE), ("redirect", M_REDIRECT)):
                 if name in words:
                     table.mask[i] |= bit
@@ -139,6 +143,7 @@ class PoolChanges(PoolViews):
         with table.lock:
             known = table.slot_ids()
             slot = known.get(new.id)
+            fresh = slot is None
             if slot is not None and any(seat.member.id == new.id for seat in roster.seats):
                 raise ConfigError(f"member must not be in the pool already, got {new.id!r}")
             if slot is None:
@@ -150,7 +155,8 @@ class PoolChanges(PoolViews):
             if not configured:
                 text["added"] = added_text(new)  # type: ignore[assignment]
             if not table.write_text(slot, text):
-                table.used[slot] = 0
+                if fresh:
+                    table.used[slot] = 0
                 raise ConfigError(f"member has too much text, got {new.id!r}")
             table.asked_flags[slot], table.asked_lbfactor[slot], table.asked_lbset[slot] = (
                 flags,
@@ -260,9 +266,13 @@ class PoolChanges(PoolViews):
         """Keep the changes in the file of ``persist``."""
         if self._persist is not None:
             table, _ = self.attached()
-            with table.lock:
-                kept = persist.collect(table)
-            persist.save(self._persist, kept)
+            saved = -1
+            # Again if something else was asked for meanwhile: whoever writes last must write the latest.
+            while saved != table.words[H_GENERATION]:
+                with table.lock:
+                    saved = table.words[H_GENERATION]
+                    kept = persist.collect(table)
+                persist.save(self._persist, kept)
 
 
 def _with_flags(bits: int, flags: Mapping[str, bool] | None) -> int:

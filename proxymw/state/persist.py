@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from typing import Any
 
 from proxymw.rules.members import ASKED
@@ -19,6 +20,7 @@ from proxymw.state.table import (
     M_REDIRECT,
     M_ROUTE,
     Table,
+    wall,
 )
 
 _log = logging.getLogger("proxymw.pool")
@@ -37,6 +39,8 @@ def asked_of(table: Table, slot: int) -> dict[str, Any]:
     mask = table.mask[slot]
     text = table.read_text(slot)
     values: dict[str, Any] = {"changed": table.changed[slot], "by": text.get("by", "")}
+    if table.drain_until[slot]:
+        values["drain_until"] = wall() + (table.drain_until[slot] - time.monotonic_ns()) // 1000
     for name, bit, value in (
         ("flags", M_FLAGS, table.asked_flags[slot]),
         ("lbfactor", M_LBFACTOR, table.asked_lbfactor[slot]),
@@ -89,6 +93,11 @@ def ask(table: Table, slot: int, values: dict[str, Any]) -> None:
         text["added"] = values["added"]
         mask |= M_ADDED
     table.write_text(slot, text)
+    ends = values.get("drain_until")
+    table.drain_until[slot] = 0
+    if isinstance(ends, int) and 0 < ends < 1 << 52:
+        # Of the past is a deadline that is over, and not none.
+        table.drain_until[slot] = max(1, time.monotonic_ns() + (ends - wall()) * 1000)
     changed = values.get("changed")
     table.changed[slot] = changed if isinstance(changed, int) and 0 <= changed < 1 << 62 else 0
     table.mask[slot] = mask

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -82,7 +84,8 @@ class PoolTable:
         self._state = _path("state", state, ", a redis:// URL or None")
         self._persist = _path("persist", persist, "")
         self._redis = self._state if is_redis(self._state) else None
-        if self._redis is None and (self._state or "").lower().startswith(("redis", "http:", "unix:")):
+        # A path object has lost one of the slashes: "redis:/host" would become a directory of that name.
+        if self._redis is None and re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", self._state or ""):
             raise ConfigError(f"state must be a path, or a URL such as redis://127.0.0.1:6379/0, got {state!r}")
         if self._redis is not None:
             check_redis(self._redis)
@@ -146,8 +149,12 @@ class PoolTable:
             table = shared_table(self._path(), self.name, len(self._members))
         except OSError as error:
             reason = why_not(error)
-            _log.error("event=state_local pool=%s workers=alone reason=%s", safe(self.name), safe(reason))
-            return Live(pid, local_table(self.name, len(self._members)), f"local: {reason}")
+            state = f"local: {reason}"
+            if self._live is None or self._live.state != state:
+                _log.error("event=state_local pool=%s workers=alone reason=%s", safe(self.name), safe(reason))
+            # Files that ran out come back: then the next request tries again.
+            passing = error.errno in (errno.EMFILE, errno.ENFILE)
+            return Live(pid, local_table(self.name, len(self._members)), state, passing)
         level = logging.INFO if table.created else logging.DEBUG
         _log.log(level, "event=state_shared pool=%s path=%s", safe(self.name), safe(table.path))
         return Live(pid, table, "shared")

@@ -195,7 +195,7 @@ class RedisSync:
                 slot = table.take_slot(member)
             if slot is None or stamp <= self._stamp("asked", member, table.changed[slot]):
                 continue
-            persist.ask(table, slot, {**values, "changed": stamp - self._ahead})
+            persist.ask(table, slot, {**_shifted(values, -self._ahead), "changed": stamp - self._ahead})
             self._known["asked", member] = (table.changed[slot], stamp)
             table.add_event(
                 {
@@ -213,7 +213,8 @@ class RedisSync:
         for member, slot in table.slot_ids().items():
             stamp = self._stamp("asked", member, table.changed[slot])
             if stamp > theirs.get(member, {}).get("changed", 0):
-                ours[member] = {**persist.asked_of(table, slot), "changed": stamp, "host": self.host}
+                asked = _shifted(persist.asked_of(table, slot), self._ahead)
+                ours[member] = {**asked, "changed": stamp, "host": self.host}
         return ours
 
     def _health(self, table: Table, theirs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -270,6 +271,12 @@ class RedisSync:
         stamp = micros + self._ahead if micros else 0
         self._known[kind, member] = (micros, stamp)
         return stamp
+
+
+def _shifted(values: dict[str, Any], micros: int) -> dict[str, Any]:
+    """What was asked for, its deadline by another clock."""
+    ends = values.get("drain_until")
+    return {**values, "drain_until": ends + micros} if isinstance(ends, int) else values
 
 
 def _mapping(text: str | None) -> dict[str, Any]:

@@ -163,8 +163,14 @@ def _configure(table: Table, slot: int, member: Member, *, fresh: bool) -> bool:
 def take_over(table: Table, guess: Table) -> None:
     """Keep what was asked for before this process knew where the table lives. Under the lock of ``table``."""
     ids = table.slot_ids()
+    settings = guess.read_text(-1)
+    if settings and not table.read_text(-1):
+        table.write_text(-1, settings)
+        table.words[H_GENERATION] += 1
     for member_id, old in guess.slot_ids().items():
         slot = ids.get(member_id)
+        if slot is None and guess.mask[old] & M_ADDED:
+            slot = table.take_slot(member_id)
         if slot is None or not guess.mask[old] or table.mask[slot]:
             continue
         for name in ("mask", "asked_flags", "asked_lbfactor", "asked_lbset", "changed", "drain_until"):

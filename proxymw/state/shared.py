@@ -290,6 +290,11 @@ def _prepare(fd: int, name: str, members: int) -> tuple[str, bool]:
     problem = check_header(words, name, _boot())
     if not problem and Layout(words[H_CAPACITY], words[H_WORKERS]).size != size:
         problem = "wrong size"
+    if not problem:
+        with mmap.mmap(fd, size) as memory:
+            table = Table(memory, Layout(words[H_CAPACITY], words[H_WORKERS]), threading.Lock(), 0)
+            problem = "damaged" if table.damaged() else ""
+            table.release()
     return problem, False
 
 
@@ -304,7 +309,7 @@ def _allocate(fd: int, size: int) -> None:
 
 def _map(fd: int, path: str, name: str, created: bool) -> _Open:
     """Map a checked file and take a worker's place in it. The lock of the table is held, and let go at the end."""
-    # Formatting a new file closed a descriptor of it, and with that dropped the lock.
+    # Formatting or checking the file closed a descriptor of it, and with that dropped the lock.
     fcntl.lockf(fd, fcntl.LOCK_EX, 1, _TABLE_LOCK)
     memory = mmap.mmap(fd, 0)
     words = memoryview(memory).cast("q")
@@ -317,8 +322,7 @@ def _map(fd: int, path: str, name: str, created: bool) -> _Open:
     table.path, table.created = path, created
     if words[H_DIRTY]:
         table.repair()
-    if table.pids[worker]:
-        table.retire(worker)
+    table.retire(worker)  # also after a close in peace: a lease may have ended after it
     table.pids[worker] = os.getpid()
     words[H_USED] = max(words[H_USED], worker)
     table.reap()

@@ -15,6 +15,8 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from proxymw.rules.members import FOUND
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
@@ -308,6 +310,14 @@ class Table:
         self.words[H_EPOCH] += 1
         self.words[H_GENERATION] += 1
 
+    def damaged(self) -> bool:
+        """Whether there is anything that no worker writes, not even one that was killed. Under the lock."""
+        if max(self.used) > 1 or min(self.used) < 0 or any(found & ~FOUND for found in self.found):
+            return True
+        columns = [getattr(self, name) for name in COLUMNS if name not in ("lbstatus", "streak", "error_at", "peers")]
+        columns += [block[name] for block in self.blocks() for name in OWN]
+        return any(min(column) < 0 or max(column) >> 62 for column in columns)
+
     # -- slots and their texts -------------------------------------------------------------------------------------
 
     def slot_ids(self) -> dict[str, int]:
@@ -462,6 +472,8 @@ def check_header(words: memoryview, name: str, boot: int) -> str:
         return "damaged header"
     if words[H_NAME] != crc32(name.encode()):
         return OTHER_POOL
+    if not 0 <= words[H_USED] <= words[H_WORKERS]:
+        return "damaged header"
     if words[H_BOOT] != boot:
         return "written before the last boot"
     return ""

@@ -393,3 +393,51 @@ def test_a_guess_made_before_the_first_request_is_given_up(pools, tmp_path, monk
     assert pool.snapshot().state == "local"
     ask(pool)
     assert pool.snapshot().state == "shared"
+
+
+@pytest.mark.parametrize(("start", "what"), [(80, b"\x7f" * 8), (256, b"\xff" * 4096)], ids=["workers", "columns"])
+def test_a_table_that_is_damaged_inside_is_put_aside(pools, tmp_path, caplog, start, what) -> None:
+    """A header that is right is not all: sums over such columns failed in every request."""
+    old = pools(tmp_path / "t")
+    ask(old, 3)
+    old.close()
+    content = bytearray((tmp_path / "t").read_bytes())
+    content[start : start + len(what)] = what
+    (tmp_path / "t").write_bytes(content)
+    assert ask(pools(tmp_path / "t"), 3) == "abc"
+    assert "state_put_aside" in caplog.text
+
+
+def test_a_lease_that_ends_after_the_table_was_left_is_counted_once(pools, tmp_path) -> None:
+    pool = pools(tmp_path / "t")
+    held = pool.lease(SEVERAL)
+    pool.close()
+    held.finish(status=200)
+    again = pools(tmp_path / "t")
+    ask(again, 1)
+    assert again.in_flight(held.name) == 0
+
+
+def test_what_was_asked_before_the_first_request_moves_to_the_shared_table(pools, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(shared.tempfile, "gettempdir", lambda: str(tmp_path))
+    pool = pools(None, ["http://a"], name="early")
+    pool.add("http://c")
+    pool.change_pool(method="bybusyness")
+    ask(pool)
+    shot = pool.snapshot()
+    assert (shot.state, shot.method, [view.id for view in shot.members]) == (
+        "shared", "bybusyness", ["http://a", "http://c"],
+    )  # fmt: skip
+
+
+def test_files_that_ran_out_cost_the_shared_table_for_that_moment_alone(pools, tmp_path, monkeypatch, caplog) -> None:
+    def none_left(*args: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    pool = pools(tmp_path / "t")
+    with monkeypatch.context() as short:
+        short.setattr(shared, "_open_file", none_left)
+        assert ask(pool, 3) == "abc"
+    assert caplog.text.count("event=state_local") == 1
+    ask(pool)
+    assert pool.snapshot().state == "shared"

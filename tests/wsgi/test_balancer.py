@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +22,11 @@ from proxymw.errors import (
     PoolExhausted,
     ResponseMalformed,
 )
-from proxymw.rules.members import Member
+from proxymw.rules.lbmethods import Hash
+from proxymw.rules.members import Flag, Member
 from proxymw.rules.policy import Policy
 from proxymw.rules.sticky import StickyCookie, StickyRoute
+from proxymw.state.table import H_EPOCH
 
 APACHE = Policy.apache()
 
@@ -661,3 +665,100 @@ def test_a_thousand_threads_lose_no_count() -> None:
     assert [view.requests for view in views] == [3000, 2000, 1000]
     assert [view.in_flight for view in views] == [0, 0, 0]
     assert sum(view.sent for view in views) == 6000
+
+
+def test_those_who_come_at_once_do_not_pass_the_bulkhead_together() -> None:
+    pool = Cluster(threads=2).pool
+    lease(pool).finish()
+    table, _ = pool.attached()
+    held = []
+
+    def come() -> None:
+        try:
+            held.append(lease(pool))
+        except NoMember:
+            return
+
+    threads = [threading.Thread(target=come) for _ in range(12)]
+    with table.lock:
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)  # all stand before the table now
+    for thread in threads:
+        thread.join()
+    assert len(held) == 2
+
+
+def test_who_waits_for_a_member_counts_for_the_bulkhead() -> None:
+    pool = BalancerPool([Member("http://a", status="+D")], threads=1, timeout=0.3)
+
+    def wait() -> None:
+        with contextlib.suppress(NoMember):
+            lease(pool)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    end = time.monotonic() + 5
+    while not pool._waiting and time.monotonic() < end:
+        time.sleep(0.001)
+    began = time.monotonic()
+    with pytest.raises(NoMember):
+        lease(pool)
+    assert time.monotonic() - began < 0.25
+    waiting.join()
+
+
+def test_a_method_object_is_given_the_key() -> None:
+    seen = []
+
+    def first(candidates, counters, key):
+        seen.append(key)
+        return candidates[0]
+
+    Cluster(method=first, hash_by="header:X-Key").ask(HTTP_X_KEY="k")
+    assert seen == ["k"]
+    assert len(set(Cluster(method=Hash(bound=9.0)).ask(6, PATH_INFO="/same"))) == 1
+
+
+def test_a_member_that_failed_its_checks_does_not_keep_the_others_from_being_forced_back() -> None:
+    cluster = Cluster("ab")
+    cluster.ask()
+    table, _ = cluster.pool.attached()
+    table.found[0] |= Flag.CHECK_FAILED
+    table.words[H_EPOCH] += 1
+    cluster.dead = {"b"}
+    assert cluster.ask() == "!"
+    cluster.dead = set()
+    assert cluster.ask() == "b"
+
+
+def test_another_change_leaves_the_deadline_of_a_drain() -> None:
+    cluster = Cluster("ab", sticky="S")
+    cluster.pool.change("http://a", state="drain", deadline=10)
+    cluster.pool.change("http://a", route="r", loadfactor=2)
+    assert cluster.ask(HTTP_COOKIE="S=1.r") == "a"
+    cluster.now += 11
+    assert cluster.ask(HTTP_COOKIE="S=1.r") == "b"
+
+
+def test_too_much_text_changes_nothing(monkeypatch) -> None:
+    pool = Cluster().pool
+    table, _ = pool.attached()
+    monkeypatch.setattr(type(table), "write_text", lambda *args: False)
+    with pytest.raises(ConfigError, match="too much text"):
+        pool.change("http://a", state="disabled", loadfactor=9, lbset=3)
+    assert (table.mask[0], table.asked_lbfactor[0], table.asked_lbset[0]) == (0, 0, 0)
+
+
+def test_a_deadline_outlives_a_restart(tmp_path) -> None:
+    kept = tmp_path / "kept"
+    BalancerPool(["http://a"], persist=kept).change("http://a", state="drain", deadline=60)
+    table, _ = BalancerPool(["http://a"], persist=kept).attached()
+    assert 55e9 < table.drain_until[0] - time.monotonic_ns() < 60e9
+
+
+@pytest.mark.parametrize("state", ["redis:/x", Path("redis://127.0.0.1/0"), "REDIS://h", "valkey://h", "file:///x"])
+def test_a_url_is_no_path_of_a_table(state) -> None:
+    """A path object loses one slash of a URL; a directory named "redis:" was made."""
+    with pytest.raises(ConfigError, match="state must be a path"):
+        BalancerPool(["http://a"], state=state)
