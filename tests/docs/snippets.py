@@ -119,12 +119,8 @@ def _proxymw(words: list[str], wanted: list[str], names: dict[str, Any]) -> str 
 
 def _alike(got: list[str], wanted: list[str]) -> bool:
     """Equal, where a line ``...`` stands for any lines."""
-    if "..." not in wanted:
-        return got == wanted
-    cut = wanted.index("...")
-    return got[:cut] == wanted[:cut] and (
-        cut + 1 == len(wanted) or got[-(len(wanted) - cut - 1) :] == wanted[cut + 1 :]
-    )
+    pattern = "\n".join(".*" if line == "..." else re.escape(line) for line in wanted)
+    return re.fullmatch(pattern, "\n".join(got), re.DOTALL) is not None
 
 
 def _gunicorn(words: list[str], wanted: list[str], names: dict[str, Any]) -> str | None:

@@ -144,7 +144,7 @@ def test_django_as_origin_believes_the_front_and_nobody_else(front, project):
     site = front(f"""
     from proxymw import ClientAddress, PrefixProxy
     app = PrefixProxy(None, [("/", "{django.url}/")])
-    app = ClientAddress(app, internal=["127.0.0.2"], proto="X-Forwarded-Proto")
+    app = ClientAddress(app, trusted=["127.0.0.2"], proto="X-Forwarded-Proto")
     """, args=["--forwarded-allow-ips", ""])  # fmt: skip
     secure = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "81.2.69.142"}
     believed = site.get("/hello/", host="ducklington.org", headers=secure, source="127.0.0.2")
