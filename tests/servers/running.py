@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import os
 import shutil
@@ -135,7 +136,8 @@ class Served:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
-        with contextlib.suppress(OSError):
+        # Before anybody listens, a client whose own port happens to be this one is connected to itself.
+        with contextlib.suppress(OSError, http.client.HTTPException):
             return self.get("/static/small.txt").status == 200
         return False
 
