@@ -17,9 +17,11 @@ IDEMPOTENT_WRITES: Final = frozenset({"PUT", "DELETE"})
 class RetryPolicy:
     """When the forwarder tries again.
 
-    ``replays``: how often a safe request is sent again after its connection broke without a byte of an answer.
+    ``replays``: how often an idempotent request (RFC 9110 9.2.2) is sent again after its connection broke without a
+    byte of an answer.
     ``budget``: replays as a share of all requests, so that a failing origin is not asked twice as much; a pooled
-    connection that had gone stale is free. ``idempotent_writes``: PUT and DELETE count as repeatable too.
+    connection that had gone stale is free. ``idempotent_writes``: PUT and DELETE count as idempotent; False for an
+    origin that does not keep to it.
     ``failover``: how many other members are tried when one cannot be reached at all.
     ``statuses``: answers, such as 503, after which a repeatable request is given to one other member of a pool, within
     the budget; the first answer stands where no other comes.
@@ -27,7 +29,7 @@ class RetryPolicy:
 
     replays: int = 1
     budget: float = 0.2
-    idempotent_writes: bool = False
+    idempotent_writes: bool = True
     failover: int = 32
     statuses: frozenset[int] = frozenset()
 

@@ -444,7 +444,7 @@ def test_a_stale_connection_is_replaced_unseen(forwarder: Forwarder, scripted: A
     assert origin.connections == 2
 
 
-@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE", "PROPFIND"])
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PROPFIND", "LOCK"])
 def test_a_request_that_may_have_run_is_not_sent_again(forwarder: Forwarder, scripted: Any, method: str) -> None:
     origin = scripted([READ_REQUEST, HELLO, READ_HEAD, RESET], HELLO)
     assert ask(forwarder, origin.url, method=method).status == 200
@@ -452,11 +452,13 @@ def test_a_request_that_may_have_run_is_not_sent_again(forwarder: Forwarder, scr
     assert origin.connections == 1
 
 
-def test_writes_that_are_idempotent_can_be_allowed(transport: Transport, scripted: Any) -> None:
-    origin = scripted([READ_HEAD], HELLO)
-    forwarder = Forwarder(transport=transport, retry=RetryPolicy(idempotent_writes=True))
-    assert ask(forwarder, origin.url, method="PUT", body=b"x").status == 200
-    assert origin.connections == 2
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_idempotent_writes_are_sent_again_unless_told_not_to(transport: Transport, scripted: Any, method: str) -> None:
+    for allowed, status, connections in ((True, 200, 2), (False, 502, 1)):
+        origin = scripted([READ_REQUEST], HELLO)
+        forwarder = Forwarder(transport=transport, retry=RetryPolicy(idempotent_writes=allowed))
+        assert ask(forwarder, origin.url, method=method, body=b"x").status == status
+        assert origin.connections == connections
 
 
 def test_a_closed_connection_is_seen_before_a_post_is_written(forwarder: Forwarder, scripted: Any) -> None:
