@@ -32,7 +32,7 @@ _NOT_OF_AN_ERROR = frozenset({"content-range", "location"})
 # A page is asked for plainly: no conditions, no part of it, no body.
 _NOT_ASKED = ("HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE",
               "HTTP_IF_UNMODIFIED_SINCE", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "CONTENT_TYPE",
-              "RAW_URI", "REQUEST_URI", "proxymw.route", "proxymw.checked")  # fmt: skip
+              "RAW_URI", "REQUEST_URI", "proxymw.route", "proxymw.checked", "proxymw.front")  # fmt: skip
 
 
 class ErrorPages:

@@ -553,6 +553,21 @@ def _path_info(walk: _Walk, app: Any) -> Any:
     return app.app
 
 
+@_explains("apacheconf.fallback.Fallback")
+def _fallback(walk: _Walk, app: Any) -> Any:
+    path = inbound(walk.environ, app._policy).path
+    inner = app.inner(walk.environ)
+    if inner is None:
+        walk.add("Fallback", f"not taken for {path}")
+        return app.app
+    if app.taken(walk.environ):
+        walk.add("Fallback", f"nothing at {path}, and {app.target} was asked for already")
+        return NOT_FOUND
+    walk.add("Fallback", f"nothing at {path}: {app.target} is asked for instead")
+    walk.environ = inner
+    return app.front.app
+
+
 @_explains("rewrite.RewriteProxy")
 def _rewrite(walk: _Walk, app: RewriteProxy) -> Any:
     trace: list[RewriteStep] = []

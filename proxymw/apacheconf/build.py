@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from proxymw.accesslog import AccessLog
 from proxymw.apacheconf.conditions import LogIf, is_set, never
 from proxymw.apacheconf.documents import Documents
+from proxymw.apacheconf.fallback import Front
 from proxymw.apacheconf.guards import guarded
 from proxymw.apacheconf.hosts import ByAddress, host_names
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
-from proxymw.apacheconf.passes import Back, Context, reverse_pairs, rules_of
+from proxymw.apacheconf.passes import Back, Context, opens_tunnels, reverse_pairs, rules_of
 from proxymw.apacheconf.pools import pool_of
 from proxymw.apacheconf.rewriting import rewrite_proxy
 from proxymw.apacheconf.sections import by_section
@@ -119,6 +120,8 @@ class Builder:
             app = by_section(server.locations, parts.pipeline, policy=parts.front)
         else:
             app = parts.pipeline(())
+        if _falls_back(server):
+            parts.front_door.app, app = app, parts.front_door
         app = _error_pages(app, server.settings, parts.policy)
         rules = [rule for line in server.settings.env for rule in _env_rules(line)]
         if rules:
@@ -158,6 +161,8 @@ class HostParts:
     retry: RetryPolicy = RETRY
     pools: dict[str, BalancerPool] = field(init=False)
     documents: Documents = field(init=False)
+    #: What a fallback asks: the whole of the host.
+    front_door: Front = field(default_factory=Front, init=False)
     #: What stands before the lines with mapping=, which httpd tries before it decodes the path.
     front: Policy = field(init=False)
 
@@ -221,7 +226,7 @@ class HostParts:
         return frozenset(
             name
             for name, balancer in self.server.balancers.items()
-            if any(key == "upgrade" for member in balancer.members for key, _ in member.parameters)
+            if any(opens_tunnels(member.parameters) for member in balancer.members)
         )
 
     def back(self, settings: Settings) -> Back:
@@ -289,6 +294,12 @@ def _caught(lines: list[PassLine], make: Callable[[], WSGIApplication]) -> WSGIA
 
 def _addresses_differ(servers: list[Server]) -> bool:
     return len({server.addresses for server in servers}) > 1
+
+
+def _falls_back(server: Server) -> bool:
+    scopes = [*server.locations, *server.directories, *server.files]
+    scopes += [inner for scope in scopes for inner in scope.inner]
+    return any(settings.fallback for settings in (server.settings, *(scope.settings for scope in scopes)))
 
 
 def _policy(server: Server) -> Policy:

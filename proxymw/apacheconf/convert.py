@@ -18,6 +18,7 @@ from proxymw.accesslog import AccessLog
 from proxymw.allow import IPAllowlist
 from proxymw.apacheconf.build import Builder
 from proxymw.apacheconf.documents import Aliases, OneFile
+from proxymw.apacheconf.fallback import Front
 from proxymw.apacheconf.hosts import ByAddress
 from proxymw.apacheconf.passes import BadTarget
 from proxymw.apacheconf.perdirectory import BodyLimit, DirectoryRewrite, PathInfo
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
 #: Middlewares that are written as statements, one after the other.
 _LAYERS = (
     AccessLog, Aliases, BalancerManagerApp, BalancerPool, BodyLimit, ByAddress, ClientAddress, DirectoryRewrite,
-    ErrorPages, Headers, IPAllowlist, Locations, OneFile, PathInfo, PrefixProxy, Redirects, RewriteProxy, Sections,
-    StaticOrPass, Variables, VirtualHosts,
+    ErrorPages, Front, Headers, IPAllowlist, Locations, OneFile, PathInfo, PrefixProxy, Redirects, RewriteProxy,
+    Sections, StaticOrPass, Variables, VirtualHosts,
 )  # fmt: skip
 #: Values that are written where they are used.
 _VALUES = (BadTarget, LogFormat, MediaTypes, NetworkSet)
@@ -93,7 +94,7 @@ def _noted() -> Iterator[dict[int, _Call]]:
 def convert(site: Site) -> str:
     """A module whose ``application`` is the stack of the configuration.
 
-    Raises ConfigError for what cannot be written as a call: sections chosen by pattern.
+    Raises ConfigError for what cannot be written as a call: sections chosen by pattern, FallbackResource.
     """
     with _noted() as calls:
         app = Builder(site).application()
@@ -173,6 +174,8 @@ class _Writer:
             raise ConfigError(
                 "sections chosen by pattern (LocationMatch, Files) cannot be written as calls; load the file"
             )
+        if call.kind is Front:
+            raise ConfigError("FallbackResource (the host asked again) cannot be written as calls; load the file")
         args = [self.argument(arg, name if at == 0 else "rules", first=at == 0) for at, arg in enumerate(call.args)]
         args += [
             f"{key}={self.argument(value, key)}"

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from proxymw.apacheconf.fallback import Fallback
 from proxymw.apacheconf.guards import guarded
 from proxymw.apacheconf.lexer import ConfFileError, Place, as_path
 from proxymw.apacheconf.perdirectory import BodyLimit, PathInfo
@@ -86,7 +87,7 @@ class Documents:
     def application(self, location: Settings) -> WSGIApplication:
         """Aliases before the document root, under the settings that the request's locations have."""
         server = self.server
-        app: WSGIApplication = NOT_FOUND
+        app = self._nothing(location)
         if server.document_root is not None:
             app = self._root("/", *server.document_root, location)
         aliases = []
@@ -101,7 +102,11 @@ class Documents:
         if os.path.isfile(path):
             folder, name = os.path.split(path)
             return OneFile(prefix, self._tree("/", folder, place, location), name)
-        return self._tree(prefix, path, place, location) if os.path.isdir(path) else NOT_FOUND
+        return self._tree(prefix, path, place, location) if os.path.isdir(path) else self._nothing(location)
+
+    def _nothing(self, location: Settings) -> WSGIApplication:
+        target = self.server.settings.merged(location).fallback
+        return Fallback(None, target, self.parts.front_door, policy=self.policy) if target else NOT_FOUND
 
     def _tree(self, prefix: str, root: str, place: Place, location: Settings) -> WSGIApplication:
         """The files below `root`, each under the sections that cover it."""
@@ -134,9 +139,11 @@ class Documents:
     def _static(self, prefix: str, root: str, place: Place, found: Settings, location: Settings) -> WSGIApplication:
         settings = found.merged(location)
         try:
-            files = StaticOrPass(None, root, prefix=prefix, **self._options(settings))
+            files: StaticOrPass | Fallback = StaticOrPass(None, root, prefix=prefix, **self._options(settings))
         except ConfigError as error:
             raise ConfFileError(place, "DocumentRoot", str(error)) from None
+        if settings.fallback and isinstance(files, StaticOrPass):
+            files = Fallback(files, settings.fallback, self.parts.front_door, policy=self.policy)
         app = self._rewritten(files, prefix, root, found, location)
         if app is files and settings.accept_path_info:
             app = PathInfo(files, policy=self.policy)
@@ -151,7 +158,7 @@ class Documents:
         return guarded(app, inner, self.policy)
 
     def _rewritten(
-        self, files: StaticOrPass, prefix: str, root: str, found: Settings, location: Settings
+        self, files: StaticOrPass | Fallback, prefix: str, root: str, found: Settings, location: Settings
     ) -> WSGIApplication:
         """Behind the rules of the location, else of the innermost directory that has any."""
         if location.rewriting is not None:

@@ -15,7 +15,7 @@ from proxymw.prefix import ProxyRule
 from proxymw.rules.origins import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -77,6 +77,11 @@ def reverse_pairs(lines: list[Pair], pools: Mapping[str, BalancerPool]) -> tuple
     return tuple(pairs)
 
 
+def opens_tunnels(parameters: Iterable[tuple[str, str]]) -> bool:
+    """Whether ``upgrade=`` is said, and is not NONE."""
+    return dict(parameters).get("upgrade", "NONE").upper() != "NONE"
+
+
 def rules_of(line: PassLine, path: str, context: Context) -> list[ProxyRule]:
     """The rules that stand for one line; ``path`` is where it holds (in a Location, that one's)."""
     try:
@@ -98,7 +103,7 @@ def _rules(line: PassLine, path: str, context: Context) -> list[ProxyRule]:
         "nocanon": line.nocanon,
         "encoded": bool(line.mapping),
         # httpd opens a tunnel only where upgrade= says so.
-        "websocket": "upgrade" in dict(line.parameters) or name in context.tunnels or line.target.startswith("ws"),
+        "websocket": opens_tunnels(line.parameters) or name in context.tunnels or line.target.startswith("ws"),
         "reverse": context.back.reverse,
         "cookie_domains": context.back.cookie_domains,
         "cookie_paths": context.back.cookie_paths,

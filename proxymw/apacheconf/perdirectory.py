@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from proxymw.apacheconf.fallback import Fallback
     from proxymw.rules.policy import Policy
     from proxymw.static import StaticOrPass
 
@@ -26,7 +27,7 @@ class DirectoryRewrite(RewriteProxy):
     folder with an index file is served as it is, as the look-up of the index goes first.
     """
 
-    def __init__(self, files: StaticOrPass, rules: Any, *, strip: str, lead: str, **options: Any) -> None:
+    def __init__(self, files: StaticOrPass | Fallback, rules: Any, *, strip: str, lead: str, **options: Any) -> None:
         super().__init__(files, rules, **options)
         self.files_behind, self.strip, self.lead = files, strip, lead
 
@@ -82,7 +83,7 @@ class BodyLimit:
 class PathInfo:
     """AcceptPathInfo On: more path behind a file is the file's business, and the file is served."""
 
-    def __init__(self, files: StaticOrPass, *, policy: Policy) -> None:
+    def __init__(self, files: StaticOrPass | Fallback, *, policy: Policy) -> None:
         self.app, self._policy = files, policy
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

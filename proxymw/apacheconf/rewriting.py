@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from proxymw.apacheconf.build import HostParts
+    from proxymw.apacheconf.fallback import Fallback
     from proxymw.apacheconf.site import RuleLine, Server, Settings
     from proxymw.rules.policy import Policy
     from proxymw.static import StaticOrPass
@@ -54,7 +55,7 @@ def rewrite_proxy(
 
 
 def directory_rewrite(
-    files: StaticOrPass, settings: Settings, parts: HostParts, *, strip: str, lead: str, folder: str
+    files: StaticOrPass | Fallback, settings: Settings, parts: HostParts, *, strip: str, lead: str, folder: str
 ) -> WSGIApplication:
     """``files`` behind the rewrite rules of a section."""
     rewriting = settings.rewriting

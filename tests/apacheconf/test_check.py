@@ -48,6 +48,7 @@ def refusal(text: str) -> str:
         ("<RequireAll>\nRequire not ip 10\n</RequireAll>", "<text>:3: <RequireAll>: must have at least one Require"),
         ("Redirect /old relative", "<text>:3: Redirect: must redirect to an absolute URL"),
         ("RewriteMap m txt:/no/such\nRewriteEngine On\nRewriteRule ^ ${m:x}", "<text>:3: RewriteMap: cannot read"),
+        ("FallbackResource x.html", "<text>:3: FallbackResource: must be a URL path that starts with /"),
         ("AliasMatch ^/x /y", "<text>:3: AliasMatch: is not supported"),
     ],
 )
