@@ -189,7 +189,7 @@ class _Record:
             log, status = self._log, _code(self.status)
             if log._when is None or log._when(self._environ, status):
                 log._sink.write(log.format.line(self.entry(status)) + "\n")
-        except Exception:
+        except Exception:  # a line that cannot be written costs a line, never a request
             _log.exception("event=access_log_failed log=%s", self._log._sink.name)
 
     def entry(self, status: int) -> LogEntry:

@@ -682,7 +682,7 @@ class BalancerPool(PoolChanges):
     def __repr__(self) -> str:
         try:
             shot = self.snapshot()
-        except Exception:
+        except Exception:  # a repr must not raise, whatever state the table is in
             return f"<BalancerPool {self.name}>"
         usable = sum(view.usable for view in shot.members)
         busy = sum(view.in_flight for view in shot.members)
